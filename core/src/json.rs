@@ -1,0 +1,185 @@
+//! JSON text as the protocol needs it: integers exact, reals recognisable, text minimally escaped.
+//!
+//! `serde_json` reads; this module writes, because a real must stay one (`1.0`, never `1`) in row data, while the same
+//! number is written `1` in the parameters of a bucket name. Forms: `sync-rules.md` section 10 of the reference.
+
+use crate::value::Value;
+
+/// Appends `text` as a JSON string, escaping only what JSON demands.
+pub fn write_string(out: &mut Vec<u8>, text: &str) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    out.reserve(text.len() + 2);
+    out.push(b'"');
+    let bytes = text.as_bytes();
+    let mut start = 0;
+    for (index, &byte) in bytes.iter().enumerate() {
+        if byte >= 0x20 && byte != b'"' && byte != b'\\' {
+            continue;
+        }
+        out.extend_from_slice(&bytes[start..index]);
+        start = index + 1;
+        match byte {
+            b'"' => out.extend_from_slice(b"\\\""),
+            b'\\' => out.extend_from_slice(b"\\\\"),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            0x08 => out.extend_from_slice(b"\\b"),
+            0x0c => out.extend_from_slice(b"\\f"),
+            _ => {
+                out.extend_from_slice(b"\\u00");
+                out.push(HEX[usize::from(byte >> 4)]);
+                out.push(HEX[usize::from(byte & 15)]);
+            }
+        }
+    }
+    out.extend_from_slice(&bytes[start..]);
+    out.push(b'"');
+}
+
+/// Appends a decimal integer.
+pub fn write_integer(out: &mut Vec<u8>, value: i64) {
+    let mut digits = [0u8; 20];
+    let mut at = digits.len();
+    let mut rest = value.unsigned_abs();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    if value < 0 {
+        out.push(b'-');
+    }
+    out.extend_from_slice(&digits[at..]);
+}
+
+/// The shortest decimal that reads back as `value`, in the notation of JavaScript: `1`, `0.1`, `1e+21`, `1e-7`.
+pub fn shortest_real(value: f64) -> String {
+    if value == 0.0 {
+        return "0".into();
+    }
+    if !value.is_finite() {
+        return if value.is_nan() {
+            "NaN".into()
+        } else if value > 0.0 {
+            "Infinity".into()
+        } else {
+            "-Infinity".into()
+        };
+    }
+    // Rust prints the shortest digits too, as `d.ddde-x`; only the placing of the point differs.
+    let scientific = format!("{:e}", value.abs());
+    let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    let exponent: i32 = exponent.parse().unwrap_or(0);
+    let digits: String = mantissa.chars().filter(char::is_ascii_digit).collect();
+    let count = digits.len() as i32;
+    let point = exponent + 1;
+    let body = if (1..=21).contains(&point) {
+        if count <= point {
+            format!("{digits}{}", "0".repeat((point - count) as usize))
+        } else {
+            format!("{}.{}", &digits[..point as usize], &digits[point as usize..])
+        }
+    } else if (-5..=0).contains(&point) {
+        format!("0.{}{digits}", "0".repeat((-point) as usize))
+    } else {
+        let sign = if exponent < 0 { '-' } else { '+' };
+        let rest = if count > 1 { format!(".{}", &digits[1..]) } else { String::new() };
+        format!("{}{rest}e{sign}{}", &digits[..1], exponent.abs())
+    };
+    if value < 0.0 { format!("-{body}") } else { body }
+}
+
+/// Appends a real so that it stays one: with a point or an exponent.
+///
+/// JSON has no NaN and no infinities; they become `null`, where the official service writes words that no parser reads.
+pub fn write_real(out: &mut Vec<u8>, value: f64) {
+    if !value.is_finite() {
+        out.extend_from_slice(b"null");
+        return;
+    }
+    let text = shortest_real(value);
+    out.extend_from_slice(text.as_bytes());
+    if !text.contains(['.', 'e']) {
+        out.extend_from_slice(b".0");
+    }
+}
+
+/// Appends a value as it stands in the data of an operation. A blob has no form there and is written as `null`.
+pub fn write_value(out: &mut Vec<u8>, value: &Value) {
+    match value {
+        Value::Null | Value::Blob(_) => out.extend_from_slice(b"null"),
+        Value::Integer(integer) => write_integer(out, *integer),
+        Value::Real(real) => write_real(out, *real),
+        Value::Text(text) => write_string(out, text),
+    }
+}
+
+/// Appends a value as it stands in the parameters of a bucket or in a lookup key: an integral real like an integer, so
+/// that `1` and `1.0` name one bucket.
+pub fn write_parameter(out: &mut Vec<u8>, value: &Value) {
+    match value {
+        Value::Real(real) if real.is_finite() => {
+            out.extend_from_slice(shortest_real(*real).as_bytes());
+        }
+        _ => write_value(out, value),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn data(value: impl Into<Value>) -> String {
+        let mut out = Vec::new();
+        write_value(&mut out, &value.into());
+        String::from_utf8(out).expect("JSON is UTF-8")
+    }
+
+    #[test]
+    fn reals_keep_a_point_or_an_exponent() {
+        for (value, text) in [
+            (1.0, "1.0"),
+            (0.1, "0.1"),
+            (1e21, "1e+21"),
+            (1e-7, "1e-7"),
+            (123_456_789_012_345_680_000.0, "123456789012345680000.0"),
+            (-0.0, "0.0"),
+            (-2.5, "-2.5"),
+            (1.5e300, "1.5e+300"),
+            (0.000001, "0.000001"),
+            (f64::NAN, "null"),
+        ] {
+            assert_eq!(data(value), text);
+        }
+    }
+
+    #[test]
+    fn text_is_escaped_as_little_as_possible() {
+        assert_eq!(data("a\"b\\c\n\u{1}é\u{2028}"), "\"a\\\"b\\\\c\\n\\u0001é\u{2028}\"");
+    }
+
+    #[test]
+    fn integers_are_exact() {
+        assert_eq!(data(i64::MIN), "-9223372036854775808");
+        assert_eq!(data(i64::MAX), "9223372036854775807");
+        assert_eq!(data(0), "0");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn what_is_written_reads_back(text in ".*", integer: i64, real in proptest::num::f64::NORMAL) {
+            let back: String = serde_json::from_str(&data(text.as_str())).expect("valid JSON");
+            proptest::prop_assert_eq!(back, text);
+            let back: i64 = serde_json::from_str(&data(integer)).expect("valid JSON");
+            proptest::prop_assert_eq!(back, integer);
+            let written = data(real);
+            proptest::prop_assert!(written.contains(['.', 'e']));
+            let back: f64 = written.parse().expect("a number");
+            proptest::prop_assert_eq!(back, real);
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! The core of Syncline: data, sync config, protocol, sessions and the traits that adapters implement.
+//!
+//! Nothing here does I/O or knows a runtime. Four layers, imports only downward: *data* (plain types), *logic* (pure and
+//! sans-IO), *traits* (what adapters implement), *drivers* (which obey the logic), with `memory` and `testing` beside them.
+
+// Data.
+mod bucket;
+mod checkpoint;
+mod checksum;
+mod chunk;
+mod error;
+mod identity;
+pub mod json;
+mod operation;
+mod table;
+mod time;
+mod value;
+mod write_checkpoint;
+
+// Traits.
+mod source;
+
+pub use async_trait::async_trait;
+pub use bytes::Bytes;
+pub use bytestring::ByteString;
+
+pub use bucket::{BucketId, BucketPriority, DefinitionId, Generation};
+pub use checkpoint::{
+    BucketChecksum, ChangeSet, Changes, Checkpoint, DeployedConfig, DeployedDefinition, LookupKey, LookupRows,
+    Published,
+};
+pub use checksum::Checksum;
+pub use chunk::{Chunk, ChunkBuilder, OperationRef};
+pub use error::{BoxError, Error, ErrorKind, Result};
+pub use identity::{Authenticator, Identity};
+pub use operation::{NewOperation, OpId, Operation, OperationKind};
+pub use source::{Reread, SnapshotProgress, Source, SourceEvent, SourcePosition, SourceStart, SourceState};
+pub use table::{Field, RowKey, SourceColumn, SourceRow, SourceTable, TableId, TablePattern, TableSelection};
+pub use time::{Time, WallTime};
+pub use value::Value;
+pub use write_checkpoint::{ClientKey, MarkerToken, WriteCheckpoint, WriteCheckpointRequest};

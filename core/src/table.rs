@@ -1,0 +1,114 @@
+//! Tables and rows of a source, as replication sees them.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::value::Value;
+
+/// A table as the source describes it at one point of its stream.
+///
+/// Two descriptions of one table (before and after a column was added) share `id`; a table that was dropped and created
+/// again has another one.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct SourceTable {
+    /// Identity of the table in its source (the relation oid in Postgres).
+    pub id: TableId,
+    /// Its schema.
+    pub schema: Arc<str>,
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its columns, in the order of the values of a [`SourceRow`].
+    pub columns: Vec<SourceColumn>,
+}
+
+/// Identity of a table within its source; compared only for equality.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct TableId(pub u64);
+
+/// A column of a [`SourceTable`].
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct SourceColumn {
+    /// Its name, exactly as the source spells it.
+    pub name: Arc<str>,
+    /// Whether it belongs to the key that identifies a row.
+    pub key: bool,
+    /// The source's name of its type, for diagnostics and for the mapping of values.
+    pub type_name: Arc<str>,
+}
+
+/// One value of a row, or the reason why there is none.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Field {
+    /// The value.
+    Value(Value),
+    /// The source did not send it, since the update did not change it (unchanged TOAST in Postgres). Replication takes
+    /// it from the stored row, never from a default.
+    Unchanged,
+    /// The sync config does not use the column, so it was not decoded.
+    Unused,
+}
+
+/// The key of a row: its table and the bytes of its key columns, the same from a snapshot and from the stream.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RowKey {
+    /// The table.
+    pub table: TableId,
+    /// Canonical bytes of the key columns, chosen by the source.
+    pub key: Bytes,
+}
+
+/// A row as a source sends it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SourceRow {
+    /// Its key.
+    pub key: RowKey,
+    /// One field per column of its [`SourceTable`].
+    pub fields: Vec<Field>,
+}
+
+/// Which tables and columns a sync config reads; the source decodes nothing else.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct TableSelection {
+    /// One entry per table pattern; a table may match several.
+    pub patterns: Vec<TablePattern>,
+}
+
+/// A table, or all tables with a prefix, and the columns that are read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TablePattern {
+    /// The schema; `None` is the source's default (`public` in Postgres).
+    pub schema: Option<Arc<str>>,
+    /// The table's name, or its prefix if `prefix` is set.
+    pub name: Arc<str>,
+    /// Whether `name` is a prefix (`"todos_%"`).
+    pub prefix: bool,
+    /// The columns that are read; `None` is all of them.
+    pub columns: Option<Vec<Arc<str>>>,
+}
+
+impl TablePattern {
+    /// Whether it names this table. `default_schema` stands for a missing one.
+    pub fn matches(&self, default_schema: &str, schema: &str, name: &str) -> bool {
+        self.schema.as_deref().unwrap_or(default_schema) == schema
+            && if self.prefix { name.starts_with(&*self.name) } else { name == &*self.name }
+    }
+}
+
+impl TableSelection {
+    /// Whether any pattern names this table.
+    pub fn matches(&self, default_schema: &str, schema: &str, name: &str) -> bool {
+        self.patterns.iter().any(|pattern| pattern.matches(default_schema, schema, name))
+    }
+
+    /// Whether a column of this table is read by some pattern.
+    pub fn reads(&self, default_schema: &str, schema: &str, name: &str, column: &str) -> bool {
+        self.patterns.iter().filter(|pattern| pattern.matches(default_schema, schema, name)).any(|pattern| {
+            match &pattern.columns {
+                None => true,
+                Some(columns) => columns.iter().any(|read| &**read == column),
+            }
+        })
+    }
+}
