@@ -11,31 +11,54 @@ mod chunk;
 mod error;
 mod identity;
 pub mod json;
+mod local_transaction;
 mod operation;
 mod table;
 mod time;
 mod value;
 mod write_checkpoint;
 
+// Logic.
+pub mod protocol;
+
 // Traits.
+mod bucket_store;
+mod client_store;
+mod clock;
+mod conflict;
+mod connector;
 mod source;
+mod transport;
 
 pub use async_trait::async_trait;
 pub use bytes::Bytes;
 pub use bytestring::ByteString;
 
 pub use bucket::{BucketId, BucketPriority, DefinitionId, Generation};
+pub use bucket_store::{
+    AppendBatch, BucketStore, Commit, CompactLimits, Compacted, CurrentRow, Deploy, LookupEntry, Membership,
+    OperationChunk, ReadRequest, Resume, assign_definitions,
+};
 pub use checkpoint::{
     BucketChecksum, ChangeSet, Changes, Checkpoint, DeployedConfig, DeployedDefinition, LookupKey, LookupRows,
     Published,
 };
 pub use checksum::Checksum;
 pub use chunk::{Chunk, ChunkBuilder, OperationRef};
+pub use client_store::{
+    ClientState, ClientStore, PublishOutcome, PublishRequest, StoredSubscription, TargetBucket, TargetCheckpoint,
+    UploadSequence, UploadState,
+};
+pub use clock::{Clock, SystemClock};
+pub use conflict::{Conflict, ConflictResolver, LastWriteWins, RejectIfChanged, Resolution};
+pub use connector::{Connector, Credentials};
 pub use error::{BoxError, Error, ErrorKind, Result};
 pub use identity::{Authenticator, Identity};
+pub use local_transaction::{LocalTransaction, LocalWrite, Uploaded, WriteKind};
 pub use operation::{NewOperation, OpId, Operation, OperationKind};
 pub use source::{Reread, SnapshotProgress, Source, SourceEvent, SourcePosition, SourceStart, SourceState};
 pub use table::{Field, RowKey, SourceColumn, SourceRow, SourceTable, TableId, TablePattern, TableSelection};
 pub use time::{Time, WallTime};
+pub use transport::{LineStream, Transport};
 pub use value::Value;
 pub use write_checkpoint::{ClientKey, MarkerToken, WriteCheckpoint, WriteCheckpointRequest};

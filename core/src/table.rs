@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
+
+use sha2::{Digest, Sha256};
 
 use crate::value::Value;
 
@@ -57,6 +60,28 @@ pub struct RowKey {
     pub table: TableId,
     /// Canonical bytes of the key columns, chosen by the source.
     pub key: Bytes,
+}
+
+impl RowKey {
+    /// What tells apart the operations of two source rows that yield the same output row.
+    ///
+    /// The number of the table if the output id is the key itself (then type, id and table name one source row), else a
+    /// hash: the key may hold columns that the client must not see.
+    pub fn subkey(&self, object_id: &str) -> ByteString {
+        if &*self.key == object_id.as_bytes() {
+            return format!("{:x}", self.table.0).into();
+        }
+        let mut hash = Sha256::new();
+        hash.update(self.table.0.to_le_bytes());
+        hash.update(&self.key);
+        let digest = hash.finalize();
+        let mut text = String::with_capacity(32);
+        for byte in &digest[..16] {
+            text.push(char::from_digit(u32::from(byte >> 4), 16).unwrap_or('0'));
+            text.push(char::from_digit(u32::from(byte & 15), 16).unwrap_or('0'));
+        }
+        text.into()
+    }
 }
 
 /// A row as a source sends it.

@@ -1,0 +1,10 @@
+//! The PowerSync sync protocol: one message model, and pure codecs beside it.
+
+mod line;
+mod request;
+
+pub use line::{
+    BucketDescription, CheckpointDiffLine, CheckpointLine, ClientLine, DataLine, StreamDescription, StreamError,
+    SubscriptionReason,
+};
+pub use request::{BucketPosition, Framing, RequestedStreams, RequestedSubscription, SyncRequest};
