@@ -1,8 +1,10 @@
 //! The PowerSync sync protocol: one message model, and pure codecs beside it.
 
+mod encode;
 mod line;
 mod request;
 
+pub use encode::DataHeader;
 pub use line::{
     BucketDescription, CheckpointDiffLine, CheckpointLine, ClientLine, DataLine, StreamDescription, StreamError,
     SubscriptionReason,
