@@ -1,0 +1,8 @@
+//! The project's own commands, and what tests share with them: provisioning of Postgres and of Node.
+
+pub mod node;
+pub mod postgres;
+pub mod programs;
+pub mod step;
+pub mod verify;
+pub mod workspace;

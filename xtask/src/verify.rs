@@ -1,0 +1,146 @@
+//! `cargo verify`: everything that CI checks, in one command, with nothing done by hand before.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::workspace::{self, cargo};
+use crate::{node, postgres, step};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Feature sets that must compile by themselves: package, features. A phone app compiles no web server.
+const FEATURES: &[(&str, &str)] = &[
+    ("syncline-core", ""),
+    ("syncline-core", "jwt"),
+    ("syncline-core", "testing"),
+    ("syncline-storage-sqlite", "bucket-store"),
+    ("syncline-storage-sqlite", "database"),
+    ("syncline-source-postgres", ""),
+    ("syncline-source-postgres", "backend"),
+    ("syncline-transport-http", "server"),
+    ("syncline-transport-http", "client"),
+];
+
+/// Programs in `examples/` that run to their end by themselves, and a line that each must print.
+const EXAMPLES: &[(&str, &str)] = &[];
+
+/// Runs every check, stops at the first that fails, and prints a summary.
+///
+/// # Errors
+/// If a check fails, or if no test was run.
+pub fn run() -> Result<()> {
+    let mut verify = Verify { started: Instant::now(), done: Vec::new(), tests: 0 };
+    let result = verify.all();
+    verify.summary(result.is_ok());
+    result
+}
+
+#[derive(Debug)]
+struct Verify {
+    started: Instant,
+    done: Vec<(String, Duration)>,
+    tests: u64,
+}
+
+impl Verify {
+    fn all(&mut self) -> Result<()> {
+        self.command("format", cargo().args(["fmt", "--all", "--check"]), MINUTE)?;
+        self.work("Postgres", || postgres::ensure().map(|found| println!("    {}", found.display())))?;
+        self.work("Node and the official SDK", || {
+            node::ensure().map(|found| println!("    {}", found.program().display()))
+        })?;
+        let clippy = ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
+        self.command("lints", cargo().args(clippy), 20 * MINUTE)?;
+        // With all targets, so that tests, examples and programs share one set of features and are built once.
+        let build = ["build", "--workspace", "--all-targets", "--locked"];
+        self.command("build", cargo().args(build), 20 * MINUTE)?;
+        self.tests()?;
+        self.command("doctests", cargo().args(["test", "--doc", "--workspace", "--locked"]), 10 * MINUTE)?;
+        let doc = ["doc", "--workspace", "--no-deps", "--locked"];
+        self.command("docs", cargo().args(doc).env("RUSTDOCFLAGS", "-D warnings"), 10 * MINUTE)?;
+        for (package, features) in FEATURES {
+            let name = format!("{package} with {}", if features.is_empty() { "no feature" } else { features });
+            let check = ["check", "--locked", "--no-default-features", "-p", package, "--features", features];
+            self.command(&name, cargo().args(check), 10 * MINUTE)?;
+        }
+        for (example, expected) in EXAMPLES {
+            self.example(example, expected)?;
+        }
+        Ok(())
+    }
+
+    /// The tests of the workspace; a run without any fails.
+    fn tests(&mut self) -> Result<()> {
+        let before = self.tests;
+        let nextest = Command::new("cargo-nextest").args(["nextest", "--version"]).output();
+        let arguments: &[&str] = if nextest.is_ok_and(|output| output.status.success()) {
+            &["nextest", "run", "--workspace", "--locked", "--no-fail-fast"]
+        } else {
+            println!("    cargo-nextest is not installed: cargo test runs the tests");
+            &["test", "--workspace", "--locked", "--no-fail-fast", "--lib", "--bins", "--tests"]
+        };
+        self.command("tests", cargo().args(arguments), 25 * MINUTE)?;
+        if self.tests == before {
+            bail!("no test was run");
+        }
+        Ok(())
+    }
+
+    /// Runs a program of `examples/` that has been built before.
+    fn example(&mut self, name: &str, expected: &str) -> Result<()> {
+        let title = format!("example {name}");
+        self.begin(&title);
+        let started = Instant::now();
+        let program = workspace::programs_directory()?.join(name);
+        let output = Command::new(&program)
+            .current_dir(workspace::root())
+            .output()
+            .with_context(|| format!("cannot start {}", program.display()))?;
+        let printed = String::from_utf8_lossy(&output.stdout);
+        println!("{printed}{}", String::from_utf8_lossy(&output.stderr));
+        if !output.status.success() {
+            bail!("example {name} failed: {}", output.status);
+        }
+        if !printed.contains(expected) {
+            bail!("example {name} did not print {expected:?}");
+        }
+        self.end(&title, started.elapsed());
+        Ok(())
+    }
+
+    fn command(&mut self, name: &str, command: &mut Command, limit: Duration) -> Result<()> {
+        self.begin(name);
+        let outcome = step::run(command, limit).with_context(|| format!("step \"{name}\""))?;
+        self.tests += outcome.tests;
+        self.end(name, outcome.took);
+        Ok(())
+    }
+
+    fn work(&mut self, name: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
+        self.begin(name);
+        let started = Instant::now();
+        work().with_context(|| format!("step \"{name}\""))?;
+        self.end(name, started.elapsed());
+        Ok(())
+    }
+
+    fn begin(&self, name: &str) {
+        println!("==> {name} (at {:.0} s)", self.started.elapsed().as_secs_f64());
+    }
+
+    fn end(&mut self, name: &str, took: Duration) {
+        println!("    {name}: done in {:.1} s", took.as_secs_f64());
+        self.done.push((name.to_owned(), took));
+    }
+
+    fn summary(&self, passed: bool) {
+        println!("\n==> summary");
+        for (name, took) in &self.done {
+            println!("{:8.1} s  {name}", took.as_secs_f64());
+        }
+        println!("{:8.1} s  in all, {} tests passed", self.started.elapsed().as_secs_f64(), self.tests);
+        println!("{}", if passed { "verify: all is well" } else { "verify: FAILED at the step after the last above" });
+    }
+}

@@ -1,0 +1,9 @@
+//! Keeps the house in order: what a compiler does not check and a reviewer should not have to.
+#![allow(clippy::unwrap_used)]
+
+mod docs;
+mod layers;
+mod manifests;
+mod source;
+mod suites;
+mod tree;
