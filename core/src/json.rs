@@ -37,6 +37,55 @@ pub fn write_string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
 }
 
+/// Appends the text that a JSON string stands for; `literal` is that string with its quotes. `None`, with some of it
+/// appended, if it is none.
+pub fn read_string(out: &mut String, literal: &str) -> Option<()> {
+    let mut rest = literal.strip_prefix('"')?;
+    loop {
+        let end = rest.bytes().position(|byte| byte == b'\\' || byte == b'"' || byte < 0x20)?;
+        let (plain, special) = rest.split_at(end);
+        out.push_str(plain);
+        let (first, after) = special.split_at(1);
+        if first == "\"" {
+            return after.is_empty().then_some(());
+        } else if first != "\\" {
+            return None;
+        }
+        let (escape, after) = after.split_at_checked(1)?;
+        rest = after;
+        out.push(match escape {
+            "\"" => '"',
+            "\\" => '\\',
+            "/" => '/',
+            "b" => '\u{8}',
+            "f" => '\u{c}',
+            "n" => '\n',
+            "r" => '\r',
+            "t" => '\t',
+            "u" => {
+                let (unit, after) = read_hex(rest)?;
+                rest = after;
+                match char::from_u32(unit) {
+                    Some(character) => character,
+                    // The first half of a character beyond the basic plane: the second must follow.
+                    None => {
+                        let (low, after) = read_hex(rest.strip_prefix("\\u")?)?;
+                        rest = after;
+                        char::decode_utf16([unit as u16, low as u16]).next()?.ok()?
+                    }
+                }
+            }
+            _ => return None,
+        });
+    }
+}
+
+fn read_hex(text: &str) -> Option<(u32, &str)> {
+    let (digits, rest) = text.split_at_checked(4)?;
+    let valid = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    u32::from_str_radix(digits, 16).ok().filter(|_| valid).map(|unit| (unit, rest))
+}
+
 /// Appends a decimal integer.
 pub fn write_integer(out: &mut Vec<u8>, value: i64) {
     let mut digits = [0u8; 20];
@@ -163,6 +212,31 @@ mod tests {
     }
 
     #[test]
+    fn a_string_is_read_like_serde_json_reads_it() {
+        for literal in [
+            r#""""#,
+            r#""a\"b\\c\/\b\f\n\r\t""#,
+            r#""\u00e9\u2028 \ud83d\uDE80é🚀""#,
+            r#""\ud83d""#,
+            r#""\ud83d\u0041""#,
+            r#""\udE80\ud83d""#,
+            r#""\u+123""#,
+            r#""\u12""#,
+            r#""\x""#,
+            r#""a"b""#,
+            r#""a"#,
+            r#""a\"#,
+            "\"a\nb\"",
+            "null",
+            "",
+        ] {
+            let mut text = String::new();
+            let read = read_string(&mut text, literal).map(|()| text);
+            assert_eq!(read, serde_json::from_str(literal).ok(), "{literal}");
+        }
+    }
+
+    #[test]
     fn integers_are_exact() {
         assert_eq!(data(i64::MIN), "-9223372036854775808");
         assert_eq!(data(i64::MAX), "9223372036854775807");
@@ -173,7 +247,10 @@ mod tests {
         #[test]
         fn what_is_written_reads_back(text in ".*", integer: i64, real in proptest::num::f64::NORMAL) {
             let back: String = serde_json::from_str(&data(text.as_str())).expect("valid JSON");
-            proptest::prop_assert_eq!(back, text);
+            proptest::prop_assert_eq!(&back, &text);
+            let mut read = String::new();
+            proptest::prop_assert!(read_string(&mut read, &data(text.as_str())).is_some());
+            proptest::prop_assert_eq!(&read, &text);
             let back: i64 = serde_json::from_str(&data(integer)).expect("valid JSON");
             proptest::prop_assert_eq!(back, integer);
             let written = data(real);
