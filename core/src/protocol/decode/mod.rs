@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 
+use crate::checksum::Checksum;
 use crate::error::{Error, Result};
 use crate::protocol::{ClientLine, Framing};
 
@@ -176,8 +177,8 @@ fn is_blank(line: &[u8]) -> bool {
 }
 
 /// The checksum that a whole number states, signed or unsigned.
-fn checksum(number: i64) -> Option<crate::Checksum> {
-    (i64::from(i32::MIN)..=i64::from(u32::MAX)).contains(&number).then(|| crate::Checksum::from_wire(number))
+fn checksum(number: i64) -> Option<Checksum> {
+    (i64::from(i32::MIN)..=i64::from(u32::MAX)).contains(&number).then(|| Checksum::from_wire(number))
 }
 
 /// The whole number that a double is.
