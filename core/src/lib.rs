@@ -19,6 +19,7 @@ mod value;
 mod write_checkpoint;
 
 // Logic.
+mod config;
 pub mod protocol;
 
 // Traits.
@@ -50,6 +51,11 @@ pub use client_store::{
     UploadSequence, UploadState,
 };
 pub use clock::{Clock, SystemClock};
+pub use config::{
+    ConfigRequest, Definition, Diagnostic, DiagnosticLevel, Diagnostics, EvaluatedRow, Evaluation, EvaluationError,
+    Reason, ResolvedBucket, ResolvedRequest, ResolvedStream, StreamSubscription, SubscriptionRef, SyncConfig,
+    TableEvaluator,
+};
 pub use conflict::{Conflict, ConflictResolver, LastWriteWins, RejectIfChanged, Resolution};
 pub use connector::{Connector, Credentials};
 pub use error::{BoxError, Error, ErrorKind, Result};

@@ -1,0 +1,174 @@
+//! The evaluation of expressions: values in, one value out, by the rules of the official evaluator rather than SQLite's.
+
+use std::borrow::Cow;
+use std::cmp::Ordering;
+
+use super::expression::Expression;
+use super::operation::Operation;
+use crate::value::Value;
+
+/// Why an expression has no value for some row or request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Failure {
+    pub(super) kind: &'static str,
+    pub(super) message: String,
+}
+
+impl Failure {
+    pub(super) fn new(kind: &'static str, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+}
+
+/// Evaluates `expression`, whose inputs `input` knows.
+///
+/// All arguments are evaluated, also where the first decides, so that a broken value never hides behind another.
+pub(super) fn evaluate<'v, I>(
+    expression: &'v Expression<I>,
+    input: &impl Fn(&'v I) -> Cow<'v, Value>,
+) -> Result<Cow<'v, Value>, Failure> {
+    match expression {
+        Expression::Literal(value) => Ok(Cow::Borrowed(value)),
+        Expression::Input(leaf) => Ok(input(leaf)),
+        Expression::Call(operation, arguments) => match arguments.as_slice() {
+            [one] => apply(*operation, &[evaluate(one, input)?]),
+            [one, two] => apply(*operation, &[evaluate(one, input)?, evaluate(two, input)?]),
+            all => {
+                let values = all.iter().map(|argument| evaluate(argument, input)).collect::<Result<Vec<_>, _>>()?;
+                apply(*operation, &values)
+            }
+        }
+        .map(Cow::Owned),
+    }
+}
+
+fn boolean(truth: bool) -> Value {
+    Value::Integer(i64::from(truth))
+}
+
+/// Applies an operation to its arguments.
+fn apply(operation: Operation, arguments: &[Cow<'_, Value>]) -> Result<Value, Failure> {
+    let argument = |index: usize| arguments.get(index).map_or(&Value::Null, |value| &**value);
+    let compare = |test: fn(Ordering) -> bool| {
+        Ok(match order(argument(0), argument(1))? {
+            Some(ordering) => boolean(test(ordering)),
+            None => Value::Null,
+        })
+    };
+    match operation {
+        Operation::Not => Ok(boolean(!is_true(argument(0)))),
+        Operation::And => Ok(boolean(arguments.iter().all(|value| is_true(value)))),
+        Operation::Or => Ok(boolean(arguments.iter().any(|value| is_true(value)))),
+        Operation::Equal => compare(Ordering::is_eq),
+        Operation::Less => compare(Ordering::is_lt),
+        Operation::Greater => compare(Ordering::is_gt),
+        Operation::LessOrEqual => compare(Ordering::is_le),
+        Operation::GreaterOrEqual => compare(Ordering::is_ge),
+        Operation::IsNull => Ok(boolean(argument(0).is_null())),
+        Operation::IsTrue => Ok(boolean(order(argument(0), &Value::Integer(1))? == Some(Ordering::Equal))),
+        Operation::IsFalse => Ok(boolean(order(argument(0), &Value::Integer(0))? == Some(Ordering::Equal))),
+        Operation::Between => {
+            let (low, high) = (order(argument(0), argument(1))?, order(argument(0), argument(2))?);
+            Ok(match (low, high) {
+                (Some(low), Some(high)) => boolean(low.is_ge() && high.is_le()),
+                _ => Value::Null,
+            })
+        }
+        Operation::InJson => {
+            if argument(0).is_null() || argument(1).is_null() {
+                return Ok(Value::Null);
+            }
+            for element in super::elements::of(argument(1))? {
+                if order(argument(0), &element)? == Some(Ordering::Equal) {
+                    return Ok(boolean(true));
+                }
+            }
+            Ok(boolean(false))
+        }
+        Operation::InList => {
+            let Some((needle, members)) = arguments.split_first() else { return Ok(Value::Null) };
+            if needle.is_null() {
+                return Ok(Value::Null);
+            }
+            let mut unknown = false;
+            for member in members {
+                match order(needle, member)? {
+                    Some(Ordering::Equal) => return Ok(boolean(true)),
+                    Some(_) => {}
+                    None => unknown = true,
+                }
+            }
+            Ok(if unknown { Value::Null } else { boolean(false) })
+        }
+    }
+}
+
+/// Whether a value counts as true: a number other than 0, or a text that begins with one.
+pub(super) fn is_true(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Blob(_) => false,
+        Value::Integer(integer) => *integer != 0,
+        Value::Real(real) => *real != 0.0,
+        Value::Text(text) => {
+            let digits = text.trim_start();
+            let digits = digits.strip_prefix(['-', '+']).unwrap_or(digits);
+            digits.bytes().take_while(u8::is_ascii_digit).any(|digit| digit != b'0')
+        }
+    }
+}
+
+/// Compares two values: numbers before texts before blobs, no conversion. `None` if one of them is NULL.
+pub(super) fn order(left: &Value, right: &Value) -> Result<Option<Ordering>, Failure> {
+    use Value::{Blob, Integer, Null, Real, Text};
+    Ok(match (left, right) {
+        (Null, _) | (_, Null) => None,
+        (Integer(left), Integer(right)) => Some(left.cmp(right)),
+        (Real(left), Real(right)) => left.partial_cmp(right),
+        (Integer(left), Real(right)) => order_mixed(*left, *right),
+        (Real(left), Integer(right)) => order_mixed(*right, *left).map(Ordering::reverse),
+        (Text(left), Text(right)) if left == right => Some(Ordering::Equal),
+        // By UTF-16 units, as the official service orders.
+        (Text(left), Text(right)) => Some(left.encode_utf16().cmp(right.encode_utf16())),
+        (Blob(_), Blob(_)) => return Err(Failure::new("blob-comparison", "two blobs cannot be compared")),
+        (Integer(_) | Real(_), Text(_) | Blob(_)) | (Text(_), Blob(_)) => Some(Ordering::Less),
+        (Text(_) | Blob(_), Integer(_) | Real(_)) | (Blob(_), Text(_)) => Some(Ordering::Greater),
+    })
+}
+
+/// Compares by exact value, without rounding the integer to a double.
+fn order_mixed(integer: i64, real: f64) -> Option<Ordering> {
+    const LIMIT: f64 = 9_223_372_036_854_775_808.0;
+    if real.is_nan() {
+        None
+    } else if real >= LIMIT {
+        Some(Ordering::Less)
+    } else if real < -LIMIT {
+        Some(Ordering::Greater)
+    } else {
+        let whole = real.trunc();
+        Some(integer.cmp(&(whole as i64)).then(0.0_f64.partial_cmp(&(real - whole))?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn truth_of_texts_is_their_leading_integer() {
+        for (text, truth) in [("1", true), (" -2x", true), ("0.9", false), ("abc", false), ("", false), ("007", true)] {
+            assert_eq!(is_true(&Value::text(text)), truth, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn integers_and_reals_compare_exactly() {
+        let large = i64::MAX;
+        assert_eq!(order(&Value::Integer(large), &Value::Real(large as f64)).unwrap(), Some(Ordering::Less));
+        assert_eq!(order(&Value::Integer(-3), &Value::Real(-2.5)).unwrap(), Some(Ordering::Less));
+        assert_eq!(order(&Value::Integer(-2), &Value::Real(-2.5)).unwrap(), Some(Ordering::Greater));
+        assert_eq!(order(&Value::Integer(1), &Value::Real(1.0)).unwrap(), Some(Ordering::Equal));
+        assert_eq!(order(&Value::Integer(i64::MIN), &Value::Real(-9.3e18)).unwrap(), Some(Ordering::Greater));
+    }
+}

@@ -1,0 +1,168 @@
+//! Expressions after names are resolved, over any kind of input: columns of a row, values of a request, or indexes.
+
+use std::sync::Arc;
+
+use super::operation::Operation;
+use super::span::Span;
+use crate::json;
+use crate::value::Value;
+
+/// An expression whose inputs are of type `I`.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Expression<I> {
+    Literal(Value),
+    Input(I),
+    Call(Operation, Vec<Self>),
+}
+
+/// A column of the table that a query reads.
+pub(super) type Column = Arc<str>;
+
+/// Where request values come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RequestSource {
+    /// The verified claims of the token.
+    Auth,
+    /// What the client sends once per connection.
+    Connection,
+    /// What the client sends with one subscription.
+    Subscription,
+}
+
+/// A value of the request: a path into one of its sources; the empty path is all of it, as JSON text.
+#[derive(Debug, Clone)]
+pub(super) struct RequestInput {
+    pub(super) source: RequestSource,
+    pub(super) path: Vec<Arc<str>>,
+    /// Where it stands in its query, for diagnostics.
+    pub(super) span: Span,
+}
+
+impl PartialEq for RequestInput {
+    fn eq(&self, other: &Self) -> bool {
+        self.source == other.source && self.path == other.path
+    }
+}
+
+/// An input of a condition, which may compare rows with the request.
+#[derive(Debug, Clone)]
+pub(super) enum ConditionInput {
+    Column(Column),
+    Request(RequestInput),
+}
+
+impl<I> Expression<I> {
+    /// Visits every input, from left to right.
+    pub(super) fn inputs<'a>(&'a self, visit: &mut impl FnMut(&'a I)) {
+        match self {
+            Self::Literal(_) => {}
+            Self::Input(input) => visit(input),
+            Self::Call(_, arguments) => arguments.iter().for_each(|argument| argument.inputs(visit)),
+        }
+    }
+
+    /// The same expression over other inputs; `None` if one of them has no counterpart.
+    pub(super) fn map<J>(&self, translate: &mut impl FnMut(&I) -> Option<J>) -> Option<Expression<J>> {
+        Some(match self {
+            Self::Literal(value) => Expression::Literal(value.clone()),
+            Self::Input(input) => Expression::Input(translate(input)?),
+            Self::Call(operation, arguments) => Expression::Call(
+                *operation,
+                arguments.iter().map(|argument| argument.map(translate)).collect::<Option<_>>()?,
+            ),
+        })
+    }
+
+    /// Whether it has no inputs.
+    pub(super) fn is_constant(&self) -> bool {
+        let mut constant = true;
+        self.inputs(&mut |_| constant = false);
+        constant
+    }
+
+    pub(super) fn not(self) -> Self {
+        Self::Call(Operation::Not, vec![self])
+    }
+
+    /// `operation` over all of them; one alone stays as it is, since it is only asked whether it is true.
+    pub(super) fn all(operation: Operation, mut members: Vec<Self>) -> Self {
+        match members.pop() {
+            Some(only) if members.is_empty() => only,
+            Some(last) => {
+                members.push(last);
+                Self::Call(operation, members)
+            }
+            None => Self::Literal(Value::Integer(i64::from(operation == Operation::And))),
+        }
+    }
+}
+
+/// An input that can be written into a canonical form.
+pub(super) trait Form {
+    fn write(&self, out: &mut Vec<u8>);
+}
+
+impl Form for Column {
+    fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"[\"c\",");
+        json::write_string(out, self);
+        out.push(b']');
+    }
+}
+
+impl Form for RequestInput {
+    fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(match self.source {
+            RequestSource::Auth => b"[\"auth\"".as_slice(),
+            RequestSource::Connection => b"[\"connection\"",
+            RequestSource::Subscription => b"[\"subscription\"",
+        });
+        for key in &self.path {
+            out.push(b',');
+            json::write_string(out, key);
+        }
+        out.push(b']');
+    }
+}
+
+impl<I: Form> Expression<I> {
+    /// Appends the canonical form: JSON, equal for equal expressions and for no others.
+    pub(super) fn write_form(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Literal(value) => {
+                out.extend_from_slice(match value {
+                    Value::Text(_) => b"[\"t\",".as_slice(),
+                    Value::Null => b"[\"n\",",
+                    Value::Integer(_) => b"[\"i\",",
+                    Value::Real(_) => b"[\"r\",",
+                    Value::Blob(_) => b"[\"b\",",
+                });
+                match value {
+                    Value::Blob(bytes) => {
+                        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+                        json::write_string(out, &hex);
+                    }
+                    other => json::write_value(out, other),
+                }
+                out.push(b']');
+            }
+            Self::Input(input) => input.write(out),
+            Self::Call(operation, arguments) => {
+                out.extend_from_slice(b"[\"f\",");
+                json::write_string(out, operation.name());
+                for argument in arguments {
+                    out.push(b',');
+                    argument.write_form(out);
+                }
+                out.push(b']');
+            }
+        }
+    }
+
+    /// The canonical form by itself.
+    pub(super) fn form(&self) -> String {
+        let mut out = Vec::new();
+        self.write_form(&mut out);
+        String::from_utf8_lossy(&out).into_owned()
+    }
+}

@@ -1,0 +1,309 @@
+//! The sync config language: which rows of which tables go to which users.
+//!
+//! YAML with SQL in it is compiled in stages: the YAML [outline] and its SQL are read, names are *resolved*, conditions
+//! brought into a *normal form* (an OR of branches that each compare rows with the request), and branches become a *plan*
+//! of row evaluators, grouped into bucket definitions, and of queriers. Rows and requests are then *evaluated* without
+//! looking at the text again. Everything here is pure; nothing in it depends on the order of a hash map.
+
+mod definition;
+mod diagnostic;
+mod document;
+mod elements;
+mod evaluate;
+mod expression;
+mod functions;
+mod normal_form;
+mod operation;
+mod options;
+mod outline;
+mod plan;
+mod request;
+mod resolve;
+mod resolve_expression;
+mod scalar;
+mod span;
+mod sql;
+mod suggestion;
+mod table_evaluator;
+
+use std::sync::Arc;
+
+use bytestring::ByteString;
+
+pub use definition::Definition;
+pub use diagnostic::{Diagnostic, DiagnosticLevel, Diagnostics};
+pub use request::{
+    ConfigRequest, Reason, ResolvedBucket, ResolvedRequest, ResolvedStream, StreamSubscription, SubscriptionRef,
+};
+pub use table_evaluator::{EvaluatedRow, Evaluation, EvaluationError, TableEvaluator};
+
+use crate::table::{SourceTable, TablePattern, TableSelection};
+use diagnostic::Report;
+use outline::{Outline, StreamOutline};
+use plan::{Plan, Planner, StreamQueries};
+use resolve::Output;
+
+/// A compiled sync config. A handle: cheap to clone.
+///
+/// ```
+/// use syncline_core::{ConfigRequest, Identity, SyncConfig};
+///
+/// let config = SyncConfig::parse(
+///     "
+/// config: { edition: 3 }
+/// streams:
+///   my_lists:
+///     auto_subscribe: true
+///     query: SELECT id, name FROM lists WHERE owner_id = auth.user_id()
+/// ",
+/// )?;
+/// let request = ConfigRequest {
+///     identity: &Identity::new("anna"),
+///     parameters: &Default::default(),
+///     include_defaults: true,
+///     subscriptions: &[],
+/// };
+/// let resolved = config.resolve(&request);
+/// assert_eq!(resolved.buckets[0].parameters, r#"["anna"]"#);
+/// # Ok::<(), syncline_core::Diagnostics>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct SyncConfig(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    text: ByteString,
+    warnings: Diagnostics,
+    plan: Plan,
+    selection: TableSelection,
+    names: Vec<Arc<str>>,
+}
+
+impl SyncConfig {
+    /// Compiles the text of a sync config.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, warnings included, if anything is fatal.
+    pub fn parse(text: &str) -> Result<Self, Diagnostics> {
+        let mut report = Report::default();
+        let root = document::read(text, &mut report);
+        let mut planner = Planner::default();
+        if root.is_some() || report.is_empty() {
+            let Outline { streams } = outline::read(root.as_ref(), &mut report);
+            for stream in &streams {
+                planner.add(compile(stream, &mut report), &mut report);
+            }
+        }
+        let warnings = report.finish(text);
+        if warnings.is_fatal() {
+            return Err(warnings);
+        }
+        let plan = planner.finish();
+        let selection = selection(&plan);
+        let names = plan.streams.iter().map(|stream| Arc::clone(&stream.name)).collect();
+        Ok(Self(Arc::new(Inner { text: text.into(), warnings, plan, selection, names })))
+    }
+
+    /// What is not wrong, but should be looked at.
+    pub fn warnings(&self) -> &[Diagnostic] {
+        self.0.warnings.as_slice()
+    }
+
+    /// The YAML text.
+    pub fn text(&self) -> &ByteString {
+        &self.0.text
+    }
+
+    /// The names of the streams, in the order of the config.
+    pub fn stream_names(&self) -> &[Arc<str>] {
+        &self.0.names
+    }
+
+    /// The tables and columns that it reads.
+    pub fn selection(&self) -> &TableSelection {
+        &self.0.selection
+    }
+
+    /// The bucket definitions; indexes into this slice name them elsewhere.
+    pub fn definitions(&self) -> &[Definition] {
+        &self.0.plan.definitions
+    }
+
+    /// The part that concerns one table, for a source whose default schema is `public`, as in Postgres.
+    ///
+    /// Done once per description of a table: when it is first seen, and when its columns change.
+    pub fn bind(&self, table: &SourceTable) -> TableEvaluator {
+        self.bind_in("public", table)
+    }
+
+    /// The same for a source with another default schema.
+    pub fn bind_in(&self, default_schema: &str, table: &SourceTable) -> TableEvaluator {
+        TableEvaluator::bind(&self.0.plan, default_schema, table)
+    }
+
+    /// Which buckets a request may have. Pure: the same request has the same answer.
+    pub fn resolve(&self, request: &ConfigRequest<'_>) -> ResolvedRequest {
+        request::resolve(&self.0.plan, request)
+    }
+}
+
+/// Compiles the queries of a stream up to their normal form, and reports what is wrong with them.
+fn compile<'a>(stream: &'a StreamOutline, report: &mut Report) -> StreamQueries<'a> {
+    let mut queries = Vec::new();
+    for scalar in &stream.queries {
+        let mut report = report.of(scalar);
+        let select = match sql::parse(scalar.text()) {
+            Ok(select) => select,
+            Err(error) => {
+                let diagnostic = report.fatal(error.kind, error.span, error.message);
+                diagnostic.suggestion = error.help;
+                continue;
+            }
+        };
+        let Some(query) = resolve::resolve(&select, &mut report) else { continue };
+        let condition = query.condition.as_ref();
+        let Some(branches) = normal_form::normalize(condition, query.span, &mut report) else { continue };
+        queries.push((scalar, query, branches));
+    }
+    StreamQueries {
+        name: &stream.name,
+        auto_subscribe: stream.auto_subscribe,
+        priority: stream.priority,
+        accept_dangerous: stream.accept_dangerous,
+        queries,
+    }
+}
+
+/// One pattern per table reference, with every column that some evaluator of it reads.
+fn selection(plan: &Plan) -> TableSelection {
+    let mut patterns: std::collections::BTreeMap<_, Option<std::collections::BTreeSet<Arc<str>>>> = Default::default();
+    for evaluator in plan.definitions.iter().flat_map(Definition::evaluators) {
+        let read = patterns.entry(&evaluator.table).or_insert_with(|| Some(Default::default()));
+        let mut add = |name: &Arc<str>| {
+            if let Some(columns) = read {
+                columns.insert(Arc::clone(name));
+            }
+        };
+        evaluator.filters.iter().for_each(|filter| filter.inputs(&mut add));
+        evaluator.keys.iter().for_each(|key| key.expression().inputs(&mut add));
+        for column in evaluator.columns.iter() {
+            if let Output::Column { value, .. } = column {
+                value.inputs(&mut add);
+            }
+        }
+        if evaluator.columns.contains(&Output::Star) {
+            *read = None;
+        }
+    }
+    let patterns = patterns.into_iter().map(|(table, columns)| TablePattern {
+        schema: table.schema.clone(),
+        name: Arc::clone(&table.name),
+        prefix: table.prefix,
+        columns: columns.map(|columns| columns.into_iter().collect()),
+    });
+    TableSelection { patterns: patterns.collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::json;
+
+    use super::*;
+    use crate::identity::Identity;
+    use crate::table::{SourceColumn, TableId};
+    use crate::value::Value;
+
+    fn config(streams: &str) -> SyncConfig {
+        SyncConfig::parse(&format!("config: {{ edition: 3 }}\nstreams:\n{streams}")).unwrap_or_else(|d| panic!("{d}"))
+    }
+
+    fn table(name: &str, columns: &[&str]) -> SourceTable {
+        let column = |name: &&str| SourceColumn { name: (*name).into(), key: *name == "id", type_name: "text".into() };
+        SourceTable {
+            id: TableId(1),
+            schema: "public".into(),
+            name: name.into(),
+            columns: columns.iter().map(column).collect(),
+        }
+    }
+
+    fn buckets(config: &SyncConfig, identity: &Identity, subscriptions: &[StreamSubscription]) -> Vec<String> {
+        let parameters = &serde_json::Map::new();
+        let resolved = config.resolve(&ConfigRequest { identity, parameters, include_defaults: true, subscriptions });
+        resolved.buckets.iter().map(|bucket| format!("{}{}", bucket.definition, bucket.parameters)).collect()
+    }
+
+    #[test]
+    fn a_row_and_its_owner_meet_in_a_bucket() {
+        let config =
+            config("  s: { auto_subscribe: true, query: SELECT * FROM lists WHERE owner_id = auth.user_id() }");
+        let bound = config.bind(&table("lists", &["id", "owner_id", "photo"]));
+        let mut out = Evaluation::new();
+        bound.evaluate(&["l1".into(), "anna".into(), Value::Blob(vec![1].into())], &mut out);
+        bound.evaluate(&["l2".into(), Value::Null, Value::Null], &mut out);
+        assert_eq!(out.rows.len(), 1);
+        let row = &out.rows[0];
+        assert_eq!((&*row.object_type, &*row.object_id, &*row.parameters), ("lists", "l1", "[\"anna\"]"));
+        assert_eq!(row.data, r#"{"id":"l1","owner_id":"anna"}"#);
+        assert_eq!(buckets(&config, &Identity::new("anna"), &[]), ["0[\"anna\"]"]);
+    }
+
+    #[test]
+    fn one_query_syncs_every_table() {
+        let config = config("  s: { auto_subscribe: true, query: 'SELECT * FROM \"%\"' }");
+        for name in ["lists", "todos"] {
+            let mut out = Evaluation::new();
+            config.bind(&table(name, &["id"])).evaluate(&["1".into()], &mut out);
+            assert_eq!((&*out.rows[0].object_type, &*out.rows[0].parameters), (name, "[]"));
+        }
+        assert!(config.selection().matches("public", "public", "anything"));
+        assert!(!config.selection().matches("public", "private", "anything"));
+        assert_eq!(buckets(&config, &Identity::new("x"), &[]), ["0[]"]);
+    }
+
+    #[test]
+    fn equal_content_is_one_definition_whatever_its_stream_and_audience() {
+        let config = config(
+            "  a: { query: SELECT * FROM t WHERE o = auth.user_id() }
+  b: { priority: 1, auto_subscribe: true, query: SELECT * FROM t WHERE auth.parameter('x') = o AND auth.parameter('y') = 1 }
+  c: { query: 'SELECT * FROM t WHERE o = auth.user_id() AND archived = 0' }",
+        );
+        assert_eq!(config.definitions().len(), 2);
+        assert_eq!(config.definitions()[0].name(), "a|0");
+        assert_ne!(config.definitions()[0].form(), config.definitions()[1].form());
+    }
+
+    #[test]
+    fn one_bucket_through_two_subscriptions_has_both_reasons_and_the_smaller_priority() {
+        let config = config("  s: { query: SELECT * FROM t WHERE l = subscription.parameter('l') }");
+        let wish = |list: &str, priority| StreamSubscription {
+            stream: "s".into(),
+            parameters: json!({ "l": list }).as_object().cloned(),
+            override_priority: priority,
+        };
+        let subscriptions = [wish("a", None), wish("a", Some(crate::BucketPriority(1))), wish("b", None)];
+        let resolved = config.resolve(&ConfigRequest {
+            identity: &Identity::new("anna"),
+            parameters: &serde_json::Map::new(),
+            include_defaults: true,
+            subscriptions: &subscriptions,
+        });
+        assert_eq!(resolved.buckets.len(), 2);
+        assert_eq!(resolved.buckets[0].priority, crate::BucketPriority(1));
+        assert_eq!(resolved.buckets[0].reasons, [Reason::Subscription(0), Reason::Subscription(1)]);
+        assert_eq!(config.warnings()[0].kind, "dangerous-parameter");
+    }
+
+    #[test]
+    fn all_problems_are_listed_with_line_column_and_mark() {
+        let text = "config: { edition: 3 }\nstreams:\n  s:\n    qeury: SELECT 1\n  t:\n    query: |\n      SELECT *\n      FROM a JOIN b ON a.x = b.x\n";
+        let diagnostics = SyncConfig::parse(text).unwrap_err();
+        let shown = diagnostics.to_string();
+        assert!(shown.contains("error[unknown-key] at 4:5"), "{shown}");
+        assert!(shown.contains("did you mean `query`?"), "{shown}");
+        assert!(shown.contains("error[not-supported-yet] at 8:19: joins are not supported yet"), "{shown}");
+        assert!(shown.contains("  8 |       FROM a JOIN b ON a.x = b.x\n    |                   ^\n"), "{shown}");
+        assert_eq!(format!("{diagnostics:?}").trim_start(), shown);
+    }
+}
