@@ -31,6 +31,11 @@ mod connector;
 mod source;
 mod transport;
 
+// Drivers, and parts in memory.
+pub mod memory;
+mod replication;
+pub mod server;
+
 pub use async_trait::async_trait;
 pub use bytes::Bytes;
 pub use bytestring::ByteString;
@@ -62,6 +67,8 @@ pub use error::{BoxError, Error, ErrorKind, Result};
 pub use identity::{Authenticator, Identity};
 pub use local_transaction::{LocalTransaction, LocalWrite, Uploaded, WriteKind};
 pub use operation::{NewOperation, OpId, Operation, OperationKind};
+pub use replication::{ReplicationPhase, ReplicationStatus, Replicator};
+pub use server::{Readiness, ServiceLimits, SyncService};
 pub use source::{Reread, SnapshotProgress, Source, SourceEvent, SourcePosition, SourceStart, SourceState};
 pub use table::{Field, RowKey, SourceColumn, SourceRow, SourceTable, TableId, TablePattern, TableSelection};
 pub use time::{Time, WallTime};

@@ -1,0 +1,360 @@
+//! Row changes become operations: each row is compared with its stored copy, evaluated, and told apart from where it stood.
+//!
+//! Keeps S3: a row that is stored as it comes yields nothing, so a replayed change changes nothing. Keeps S4: a row leaves
+//! every bucket that its new version does not yield.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+
+use super::progress::Progress;
+use super::row_image::{self, Shape};
+use crate::bucket::BucketId;
+use crate::bucket_store::{AppendBatch, BucketStore, CurrentRow, Membership};
+use crate::checkpoint::DeployedConfig;
+use crate::config::{EvaluatedRow, Evaluation, SyncConfig, TableEvaluator};
+use crate::error::{Error, Result};
+use crate::operation::NewOperation;
+use crate::source::Source;
+use crate::table::{Field, RowKey, SourceRow, SourceTable, TableId};
+use crate::value::Value;
+
+/// Flush once so many row changes wait.
+const MAX_ROWS: usize = 5_000;
+/// Flush once row changes of so many bytes wait.
+const MAX_BYTES: usize = 4 << 20;
+
+/// Row changes that wait to be flushed, and what is known of the tables they belong to.
+#[derive(Debug)]
+pub(super) struct Applier {
+    config: SyncConfig,
+    deployed: Arc<DeployedConfig>,
+    tables: HashMap<TableId, BoundTable>,
+    pending: Vec<RowChange>,
+    pending_bytes: usize,
+    image_buffer: BytesMut,
+    evaluation: Evaluation,
+}
+
+#[derive(Debug)]
+struct BoundTable {
+    table: Arc<SourceTable>,
+    evaluator: Arc<TableEvaluator>,
+    shape: Option<(Shape, u32)>,
+}
+
+#[derive(Debug)]
+enum RowChange {
+    /// A row of a snapshot: written only if its key is unknown.
+    Snapshot {
+        table: Arc<SourceTable>,
+        row: SourceRow,
+    },
+    Put {
+        table: Arc<SourceTable>,
+        row: SourceRow,
+        old_key: Option<RowKey>,
+    },
+    Remove {
+        key: RowKey,
+    },
+}
+
+/// Rows as they are after the changes applied so far; a key that is missing is as stored.
+type Overlay = HashMap<RowKey, Option<CurrentRow>>;
+
+impl Applier {
+    pub(super) fn new(config: SyncConfig, deployed: Arc<DeployedConfig>) -> Self {
+        Self {
+            config,
+            deployed,
+            tables: HashMap::new(),
+            pending: Vec::new(),
+            pending_bytes: 0,
+            image_buffer: BytesMut::new(),
+            evaluation: Evaluation::new(),
+        }
+    }
+
+    /// Whether enough waits to be flushed.
+    pub(super) fn is_full(&self) -> bool {
+        self.pending.len() >= MAX_ROWS || self.pending_bytes >= MAX_BYTES
+    }
+
+    pub(super) fn snapshot(&mut self, table: &Arc<SourceTable>, rows: Vec<SourceRow>) {
+        self.pending_bytes += rows.iter().map(row_size).sum::<usize>();
+        self.pending.extend(rows.into_iter().map(|row| RowChange::Snapshot { table: Arc::clone(table), row }));
+    }
+
+    pub(super) fn put(&mut self, table: Arc<SourceTable>, row: SourceRow, old_key: Option<RowKey>) {
+        self.pending_bytes += row_size(&row);
+        self.pending.push(RowChange::Put { table, row, old_key });
+    }
+
+    pub(super) fn remove(&mut self, key: RowKey) {
+        self.pending_bytes += key.key.len();
+        self.pending.push(RowChange::Remove { key });
+    }
+
+    /// Appends everything that waits: one lookup of stored rows, one batch.
+    pub(super) async fn flush(
+        &mut self,
+        store: &dyn BucketStore,
+        source: &dyn Source,
+        progress: &mut Progress,
+    ) -> Result<()> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        let changes = std::mem::take(&mut self.pending);
+        self.pending_bytes = 0;
+        let mut rows = self.stored_rows(store, &changes).await?;
+        let mut batch = AppendBatch::default();
+        let mut touched: Vec<RowKey> = Vec::with_capacity(changes.len());
+        for change in changes {
+            match change {
+                RowChange::Snapshot { table, row } => {
+                    if rows.get(&row.key).is_none_or(Option::is_none) {
+                        self.write(&table, row, None, &mut rows, &mut touched, &mut batch, progress)?;
+                    }
+                }
+                RowChange::Put { table, row, old_key } => {
+                    let row = match self.fill(&table, row, old_key.as_ref(), &rows, progress)? {
+                        Filled::Row(row) => Some(row),
+                        Filled::Missing(key) => reread(source, &table, key, progress).await?,
+                    };
+                    match row {
+                        Some((table, row)) => {
+                            self.write(&table, row, old_key, &mut rows, &mut touched, &mut batch, progress)?;
+                        }
+                        // The row has moved or gone meanwhile: that is still ahead in the stream.
+                        None => old_key.into_iter().for_each(|key| leave(key, &mut rows, &mut touched, &mut batch)),
+                    }
+                }
+                RowChange::Remove { key } => leave(key, &mut rows, &mut touched, &mut batch),
+            }
+        }
+        touched.sort_unstable();
+        touched.dedup();
+        batch.rows = touched
+            .into_iter()
+            .map(|key| {
+                let row = rows.remove(&key).flatten();
+                (key, row)
+            })
+            .collect();
+        if batch.is_empty() { Ok(()) } else { store.append(batch).await }
+    }
+
+    async fn stored_rows(&self, store: &dyn BucketStore, changes: &[RowChange]) -> Result<Overlay> {
+        let mut keys: Vec<RowKey> = Vec::with_capacity(changes.len());
+        for change in changes {
+            match change {
+                RowChange::Snapshot { row, .. } => keys.push(row.key.clone()),
+                RowChange::Put { row, old_key, .. } => {
+                    keys.push(row.key.clone());
+                    keys.extend(old_key.clone());
+                }
+                RowChange::Remove { key } => keys.push(key.clone()),
+            }
+        }
+        keys.sort_unstable();
+        keys.dedup();
+        let stored = store.current_rows(&keys).await?;
+        if stored.len() != keys.len() {
+            return Err(Error::internal("the bucket store must answer for every row that it was asked for"));
+        }
+        Ok(keys.into_iter().zip(stored).collect())
+    }
+
+    /// Takes what the source did not send from the stored row, never from a default.
+    fn fill(
+        &self,
+        table: &Arc<SourceTable>,
+        mut row: SourceRow,
+        old_key: Option<&RowKey>,
+        rows: &Overlay,
+        progress: &Progress,
+    ) -> Result<Filled> {
+        if !row.fields.contains(&Field::Unchanged) {
+            return Ok(Filled::Row((Arc::clone(table), row)));
+        }
+        let before = old_key.unwrap_or(&row.key);
+        let Some(Some(stored)) = rows.get(before) else { return Ok(Filled::Missing(row.key)) };
+        let number = row_image::shape_of(&stored.image)?;
+        let shape = progress
+            .shape(number)
+            .ok_or_else(|| Error::data("a stored row names a shape that replication does not know"))?;
+        let values = row_image::decode(&stored.image)?;
+        for (column, field) in table.columns.iter().zip(&mut row.fields) {
+            if *field != Field::Unchanged {
+                continue;
+            }
+            let at = shape.columns.iter().position(|name| *name == column.name);
+            match at.and_then(|at| values.get(at)) {
+                Some(value) => *field = Field::Value(value.clone()),
+                None => return Ok(Filled::Missing(row.key)),
+            }
+        }
+        Ok(Filled::Row((Arc::clone(table), row)))
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "one step of a fold over its state")]
+    fn write(
+        &mut self,
+        table: &Arc<SourceTable>,
+        row: SourceRow,
+        old_key: Option<RowKey>,
+        rows: &mut Overlay,
+        touched: &mut Vec<RowKey>,
+        batch: &mut AppendBatch,
+        progress: &mut Progress,
+    ) -> Result<()> {
+        if let Some(old_key) = old_key.filter(|old| *old != row.key) {
+            leave(old_key, rows, touched, batch);
+        }
+        let (evaluator, number) = self.bind(table, &row.fields, progress)?;
+        let values: Vec<Value> = row
+            .fields
+            .iter()
+            .map(|field| match field {
+                Field::Value(value) => value.clone(),
+                Field::Unchanged | Field::Unused => Value::Null,
+            })
+            .collect();
+        let image = row_image::encode(number, &row.fields, &values, &mut self.image_buffer);
+        let before = rows.get(&row.key).and_then(Option::as_ref);
+        if before.is_some_and(|before| before.image == image) {
+            return Ok(());
+        }
+        self.evaluation.clear();
+        evaluator.evaluate(&values, &mut self.evaluation);
+        for error in self.evaluation.errors.drain(..) {
+            tracing::warn!(
+                table = &*table.name,
+                kind = error.kind,
+                message = error.message,
+                "a row cannot be evaluated and leaves the buckets of this query"
+            );
+        }
+        let memberships = enter(&self.deployed, &row.key, self.evaluation.rows.drain(..), batch)?;
+        if let Some(before) = before {
+            for left in before.memberships.iter().filter(|left| !memberships.contains(left)) {
+                batch.operations.push(remove_operation(&row.key, left));
+            }
+        }
+        touched.push(row.key.clone());
+        rows.insert(row.key, Some(CurrentRow { image, memberships, lookups: Vec::new() }));
+        Ok(())
+    }
+
+    fn bind(
+        &mut self,
+        table: &Arc<SourceTable>,
+        fields: &[Field],
+        progress: &mut Progress,
+    ) -> Result<(Arc<TableEvaluator>, u32)> {
+        let known = self.tables.get(&table.id);
+        if known.is_none_or(|bound| !Arc::ptr_eq(&bound.table, table) && bound.table != *table) {
+            let evaluator = Arc::new(self.config.bind(table));
+            self.tables.insert(table.id, BoundTable { table: Arc::clone(table), evaluator, shape: None });
+        }
+        let bound =
+            self.tables.get_mut(&table.id).ok_or_else(|| Error::internal("a table that was just bound is missing"))?;
+        let number = match &bound.shape {
+            Some((shape, number)) if covers(shape, table, fields) => *number,
+            _ => {
+                let shape = Shape::of(table, fields);
+                let number = progress.shape_number(shape.clone());
+                bound.shape = Some((shape, number));
+                number
+            }
+        };
+        Ok((Arc::clone(&bound.evaluator), number))
+    }
+}
+
+enum Filled {
+    Row((Arc<SourceTable>, SourceRow)),
+    Missing(RowKey),
+}
+
+async fn reread(
+    source: &dyn Source,
+    table: &Arc<SourceTable>,
+    key: RowKey,
+    progress: &mut Progress,
+) -> Result<Option<(Arc<SourceTable>, SourceRow)>> {
+    let mut answer = source.reread(table, std::slice::from_ref(&key)).await?;
+    progress.hold_until(answer.no_checkpoint_before);
+    let row = answer.rows.pop().flatten();
+    if row.as_ref().is_some_and(|(_, row)| row.fields.contains(&Field::Unchanged)) {
+        return Err(Error::internal("a row that was read again must be whole"));
+    }
+    Ok(row)
+}
+
+/// Puts the output rows into their buckets; of several with one bucket, table and id the last counts.
+fn enter(
+    deployed: &DeployedConfig,
+    key: &RowKey,
+    evaluated: impl ExactSizeIterator<Item = EvaluatedRow>,
+    batch: &mut AppendBatch,
+) -> Result<Vec<Membership>> {
+    let mut memberships: Vec<Membership> = Vec::with_capacity(evaluated.len());
+    let first = batch.operations.len();
+    for output in evaluated {
+        let definition = deployed
+            .definitions
+            .get(output.definition)
+            .map(|definition| definition.id)
+            .ok_or_else(|| Error::internal("the deployed config has fewer definitions than the config in use"))?;
+        let membership = Membership {
+            bucket: BucketId { definition, parameters: output.parameters },
+            object_type: output.object_type,
+            object_id: output.object_id,
+        };
+        let operation = NewOperation::put(
+            membership.bucket.clone(),
+            membership.object_type.clone(),
+            membership.object_id.clone(),
+            key.subkey(&membership.object_id),
+            output.data,
+        );
+        match memberships.iter().position(|known| *known == membership) {
+            Some(at) => batch.operations[first + at] = operation,
+            None => {
+                memberships.push(membership);
+                batch.operations.push(operation);
+            }
+        }
+    }
+    Ok(memberships)
+}
+
+/// The row leaves every bucket.
+fn leave(key: RowKey, rows: &mut Overlay, touched: &mut Vec<RowKey>, batch: &mut AppendBatch) {
+    if let Some(before) = rows.get_mut(&key).and_then(Option::take) {
+        batch.operations.extend(before.memberships.iter().map(|left| remove_operation(&key, left)));
+        touched.push(key);
+    }
+}
+
+fn remove_operation(key: &RowKey, left: &Membership) -> NewOperation {
+    let subkey = key.subkey(&left.object_id);
+    NewOperation::remove(left.bucket.clone(), left.object_type.clone(), left.object_id.clone(), subkey)
+}
+
+fn covers(shape: &Shape, table: &SourceTable, fields: &[Field]) -> bool {
+    let used = table.columns.iter().zip(fields).filter(|(_, field)| **field != Field::Unused);
+    shape.columns.iter().eq(used.map(|(column, _)| &column.name))
+}
+
+fn row_size(row: &SourceRow) -> usize {
+    let field = |field: &Field| match field {
+        Field::Value(value) => 16 + value.size(),
+        Field::Unchanged | Field::Unused => 16,
+    };
+    row.key.key.len() + row.fields.iter().map(field).sum::<usize>()
+}

@@ -1,0 +1,10 @@
+//! Replication: from a source, through the sync config, into the bucket store.
+
+mod applier;
+mod progress;
+mod replicator;
+mod row_image;
+mod status;
+
+pub use replicator::Replicator;
+pub use status::{ReplicationPhase, ReplicationStatus};

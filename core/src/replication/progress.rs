@@ -1,0 +1,292 @@
+//! What replication knows about its own progress, and when a state may be shown. Pure: positions in, decisions out.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::row_image::Shape;
+use crate::error::{Error, Result};
+use crate::source::{SourcePosition, SourceState};
+use crate::time::Time;
+use crate::write_checkpoint::MarkerToken;
+
+/// How often a position without changes is stored, so that an idle source can forget what it has sent.
+const IDLE_COMMIT: Duration = Duration::from_secs(10);
+
+/// The part of the progress that is stored with every commit that changed it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Stored {
+    /// The first snapshot is complete.
+    snapshot_done: bool,
+    /// No checkpoint before this position (S2).
+    no_checkpoint_before: Option<SourcePosition>,
+    /// The shapes of stored row images, by number.
+    shapes: Vec<Shape>,
+}
+
+/// Where replication stands between two commits.
+///
+/// Keeps S2: a commit is published only at a source commit boundary, outside a snapshot, at or above the highest position
+/// that any snapshot or reread demands.
+#[derive(Debug)]
+pub(super) struct Progress {
+    stored: Stored,
+    stored_changed: bool,
+    in_snapshot: bool,
+    in_transaction: bool,
+    position: Option<SourcePosition>,
+    position_changed: bool,
+    source_state: Option<SourceState>,
+    markers: Vec<MarkerToken>,
+    changed: bool,
+    unpublished: bool,
+    last_commit: Time,
+}
+
+/// What a commit is to carry.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct DueCommit {
+    pub(super) position: Option<SourcePosition>,
+    pub(super) source_state: Option<SourceState>,
+    pub(super) replicator_state: Option<Bytes>,
+    pub(super) markers: Vec<MarkerToken>,
+    pub(super) publish: bool,
+}
+
+impl Progress {
+    /// Progress as it was stored; `unpublished` says whether there may be commits that no checkpoint shows yet.
+    pub(super) fn resume(state: Option<&Bytes>, position: Option<SourcePosition>, now: Time) -> Result<Self> {
+        let stored = match state {
+            None => Stored::default(),
+            Some(bytes) => postcard::from_bytes(bytes)
+                .map_err(|error| Error::data("the stored state of replication cannot be read").caused_by(error))?,
+        };
+        Ok(Self {
+            stored,
+            stored_changed: false,
+            in_snapshot: false,
+            in_transaction: false,
+            position,
+            position_changed: false,
+            source_state: None,
+            markers: Vec::new(),
+            changed: false,
+            // A crash may have hit between the last commit of a snapshot and its publication.
+            unpublished: true,
+            last_commit: now,
+        })
+    }
+
+    /// The number of a shape, new or known.
+    pub(super) fn shape_number(&mut self, shape: Shape) -> u32 {
+        let known = self.stored.shapes.iter().position(|known| *known == shape);
+        let number = known.unwrap_or_else(|| {
+            self.stored.shapes.push(shape);
+            self.stored_changed = true;
+            self.stored.shapes.len() - 1
+        });
+        u32::try_from(number).unwrap_or(u32::MAX)
+    }
+
+    /// The shape of a number.
+    pub(super) fn shape(&self, number: u32) -> Option<&Shape> {
+        self.stored.shapes.get(number as usize)
+    }
+
+    /// Rows of a snapshot were appended.
+    pub(super) fn snapshot_rows(&mut self) {
+        self.in_snapshot = true;
+        self.changed = true;
+    }
+
+    /// A unit of a snapshot is complete: it must be committed now, and not be shown.
+    pub(super) fn snapshot_unit(&mut self, state: SourceState) {
+        self.in_snapshot = true;
+        self.changed = true;
+        self.source_state = Some(state);
+    }
+
+    /// The snapshot is complete.
+    pub(super) fn snapshot_done(&mut self, no_checkpoint_before: SourcePosition, state: SourceState) {
+        self.in_snapshot = false;
+        self.changed = true;
+        self.source_state = Some(state);
+        self.stored.snapshot_done = true;
+        self.stored_changed = true;
+        self.hold_until(no_checkpoint_before);
+    }
+
+    /// No checkpoint before this position.
+    pub(super) fn hold_until(&mut self, position: SourcePosition) {
+        if self.stored.no_checkpoint_before.as_ref().is_none_or(|held| *held < position) {
+            self.stored.no_checkpoint_before = Some(position);
+            self.stored_changed = true;
+        }
+    }
+
+    /// A change belongs to a transaction that has not ended.
+    pub(super) fn transaction_change(&mut self) {
+        self.in_transaction = true;
+        self.changed = true;
+    }
+
+    /// A marker belongs to a transaction that has not ended.
+    pub(super) fn marker(&mut self, token: MarkerToken) {
+        self.in_transaction = true;
+        self.changed = true;
+        self.markers.push(token);
+    }
+
+    /// A transaction ended.
+    pub(super) fn transaction_end(&mut self, position: SourcePosition, state: Option<SourceState>) {
+        self.in_transaction = false;
+        self.advance(position);
+        if state.is_some() {
+            self.source_state = state;
+        }
+    }
+
+    /// Outside a transaction, nothing of interest lies before this position.
+    pub(super) fn idle(&mut self, position: SourcePosition) {
+        self.in_transaction = false;
+        self.advance(position);
+    }
+
+    fn advance(&mut self, position: SourcePosition) {
+        if self.position.as_ref().is_none_or(|known| *known < position) {
+            self.position = Some(position);
+            self.position_changed = true;
+        }
+    }
+
+    /// Whether what was committed may be shown at this point.
+    fn publishable(&self) -> bool {
+        self.stored.snapshot_done
+            && !self.in_snapshot
+            && !self.in_transaction
+            && match (&self.stored.no_checkpoint_before, &self.position) {
+                (None, _) => true,
+                (Some(held), Some(position)) => held <= position,
+                (Some(_), None) => false,
+            }
+    }
+
+    /// What holds back the next checkpoint, for an operator (S10).
+    pub(super) fn blocker(&self) -> Option<&'static str> {
+        if !self.stored.snapshot_done || self.in_snapshot {
+            Some("a snapshot is not complete")
+        } else if !self.publishable() && !self.in_transaction {
+            Some("the stream has not passed the end of a snapshot")
+        } else {
+            None
+        }
+    }
+
+    /// Whether a commit is worth its fsync now: at a boundary, with something to say.
+    pub(super) fn commit_due(&self, now: Time) -> bool {
+        if self.in_transaction {
+            return false;
+        }
+        let unblocks = self.unpublished && self.publishable();
+        self.changed
+            || self.source_state.is_some()
+            || unblocks
+            || (self.position_changed && now.since(self.last_commit) >= IDLE_COMMIT)
+    }
+
+    /// When an idle position is to be stored.
+    pub(super) fn next_idle_commit(&self) -> Option<Time> {
+        (self.position_changed && !self.in_transaction).then(|| self.last_commit + IDLE_COMMIT)
+    }
+
+    /// What the commit carries. Call [`committed`](Self::committed) once it is durable.
+    pub(super) fn due_commit(&self) -> Result<DueCommit> {
+        let replicator_state = if self.stored_changed {
+            let bytes = postcard::to_stdvec(&self.stored)
+                .map_err(|error| Error::internal("the state of replication cannot be written").caused_by(error))?;
+            Some(bytes.into())
+        } else {
+            None
+        };
+        Ok(DueCommit {
+            // Within a snapshot there is no position yet; the state says where to go on.
+            position: self.position_changed.then(|| self.position.clone()).flatten(),
+            source_state: self.source_state.clone(),
+            replicator_state,
+            markers: self.markers.clone(),
+            publish: self.publishable(),
+        })
+    }
+
+    /// The commit is durable; the source may forget what lies at or before the returned position.
+    pub(super) fn committed(&mut self, now: Time, published: bool) -> Option<&SourcePosition> {
+        self.stored_changed = false;
+        self.source_state = None;
+        self.markers.clear();
+        self.unpublished = if published { false } else { self.unpublished || self.changed };
+        self.changed = false;
+        self.last_commit = now;
+        std::mem::take(&mut self.position_changed).then_some(self.position.as_ref()).flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(position: u8) -> SourcePosition {
+        SourcePosition(Bytes::from(vec![position]))
+    }
+
+    fn state() -> SourceState {
+        SourceState(Bytes::from_static(b"s"))
+    }
+
+    fn fresh() -> Progress {
+        Progress::resume(None, None, Time(0)).expect("nothing to read")
+    }
+
+    #[test]
+    fn nothing_is_published_before_the_stream_has_passed_the_snapshot() {
+        let mut progress = fresh();
+        progress.snapshot_unit(state());
+        assert!(progress.commit_due(Time(0)));
+        assert!(!progress.due_commit().expect("a commit").publish);
+        progress.committed(Time(0), false);
+        progress.snapshot_done(at(5), state());
+        assert!(!progress.due_commit().expect("a commit").publish);
+        progress.committed(Time(0), false);
+        progress.transaction_change();
+        assert!(!progress.commit_due(Time(0)), "never inside a transaction");
+        progress.transaction_end(at(4), None);
+        assert!(!progress.due_commit().expect("a commit").publish, "position 4 lies before 5");
+        progress.committed(Time(0), false);
+        progress.idle(at(5));
+        assert!(progress.commit_due(Time(0)), "an idle position unblocks what waits");
+        assert!(progress.due_commit().expect("a commit").publish);
+        assert_eq!(progress.committed(Time(0), true), Some(&at(5)));
+        progress.idle(at(6));
+        assert!(!progress.commit_due(Time(9_999)));
+        assert!(progress.commit_due(Time(10_000)));
+    }
+
+    #[test]
+    fn a_restart_knows_what_holds_publication_back() {
+        let mut progress = fresh();
+        progress.snapshot_done(at(5), state());
+        let stored = progress.due_commit().expect("a commit").replicator_state;
+        let mut again = Progress::resume(stored.as_ref(), Some(at(4)), Time(0)).expect("readable");
+        assert!(!again.commit_due(Time(0)));
+        again.idle(at(7));
+        assert!(again.due_commit().expect("a commit").publish);
+    }
+
+    #[test]
+    fn a_position_never_goes_back() {
+        let mut progress = fresh();
+        progress.transaction_end(at(9), None);
+        progress.idle(at(3));
+        assert_eq!(progress.due_commit().expect("a commit").position, Some(at(9)));
+    }
+}

@@ -1,0 +1,351 @@
+//! The driver of replication: obeys [`Progress`], moves events from the source into the store.
+
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::future::{self, Either, FutureExt};
+use futures::stream::{BoxStream, StreamExt};
+
+use super::applier::Applier;
+use super::progress::Progress;
+use super::status::{ReplicationPhase, ReplicationStatus};
+use crate::bucket_store::{BucketStore, Commit, Deploy, Resume};
+use crate::checkpoint::DeployedConfig;
+use crate::clock::{Clock, SystemClock};
+use crate::config::SyncConfig;
+use crate::error::{Error, ErrorKind, Result};
+use crate::source::{Source, SourceEvent, SourceStart};
+use crate::time::Time;
+use crate::write_checkpoint::MarkerToken;
+
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+/// Replication must go on within two seconds of the restart of whatever stopped.
+const LAST_RETRY: Duration = Duration::from_millis(1_000);
+/// Changes wait for a shared commit at most this long while more keep coming.
+const COMMIT_DELAY: Duration = Duration::from_millis(50);
+
+/// Brings the changes of a [`Source`] through a [`SyncConfig`] into a [`BucketStore`].
+///
+/// A handle: cheap to clone, all clones are the same replicator. It shares nothing with a
+/// [`SyncService`](crate::SyncService) but the store.
+#[derive(Debug, Clone)]
+pub struct Replicator(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    source: Box<dyn Source>,
+    config: SyncConfig,
+    store: Box<dyn BucketStore>,
+    clock: Box<dyn Clock>,
+    status: Mutex<ReplicationStatus>,
+}
+
+impl Replicator {
+    /// A replicator of these parts. Touches nothing before [`run`](Self::run).
+    pub fn new(source: impl Source + 'static, config: SyncConfig, store: impl BucketStore + 'static) -> Self {
+        Self::with_clock(source, config, store, SystemClock)
+    }
+
+    /// The same on another clock.
+    pub fn with_clock(
+        source: impl Source + 'static,
+        config: SyncConfig,
+        store: impl BucketStore + 'static,
+        clock: impl Clock + 'static,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            source: Box::new(source),
+            config,
+            store: Box::new(store),
+            clock: Box::new(clock),
+            status: Mutex::default(),
+        }))
+    }
+
+    /// What it is doing now.
+    pub fn status(&self) -> ReplicationStatus {
+        self.0.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Replicates until something needs a person. Retries what can pass, with back-off of at most a second.
+    ///
+    /// # Errors
+    /// `Invalid` if the source, the config or the store must be changed by someone; `Data` and `Internal` if stored state
+    /// cannot be trusted.
+    ///
+    /// # Cancel safety
+    /// May be dropped at any point: the next run resumes from what is durable.
+    pub fn run(&self) -> impl Future<Output = Result<()>> + Send + 'static {
+        let inner = Arc::clone(&self.0);
+        async move { inner.run().await }
+    }
+}
+
+impl Inner {
+    async fn run(&self) -> Result<()> {
+        let mut delay = FIRST_RETRY;
+        loop {
+            let commits = self.status(|status| {
+                status.phase = ReplicationPhase::Connecting;
+                status.commits
+            });
+            let error = match self.attempt().await {
+                Ok(()) => Error::unavailable("the source ended its stream"),
+                Err(error) => error,
+            };
+            let went_on = self.status(|status| {
+                status.phase = ReplicationPhase::Waiting;
+                status.error = Some(error.to_string());
+                status.commits > commits
+            });
+            match error.kind() {
+                ErrorKind::Unavailable | ErrorKind::Protocol => {}
+                ErrorKind::Closed => return Ok(()),
+                _ => {
+                    self.status(|status| status.phase = ReplicationPhase::Stopped);
+                    return Err(error);
+                }
+            }
+            if went_on {
+                delay = FIRST_RETRY;
+            }
+            tracing::warn!(%error, retry_in_ms = delay.as_millis(), "replication was interrupted");
+            self.clock.sleep_until(self.clock.now() + delay).await;
+            delay = (delay * 2).min(LAST_RETRY);
+        }
+    }
+
+    /// One run of the source's stream: returns when it ended.
+    async fn attempt(&self) -> Result<()> {
+        let resume = self.store.resume().await?;
+        let deployed = self.deploy(&resume).await?;
+        let progress = Progress::resume(resume.replicator_state.as_ref(), resume.position.clone(), self.clock.now())?;
+        let start = SourceStart {
+            selection: self.config.selection().clone(),
+            position: resume.position,
+            state: resume.source_state,
+        };
+        let events = self.source.events(start).await?;
+        let applier = Applier::new(self.config.clone(), deployed);
+        let mut run = Run { inner: self, progress, applier, batched_since: None, status_rows: 0 };
+        let markers = self.send_markers();
+        let stream = run.follow(events);
+        futures::pin_mut!(markers, stream);
+        match future::select(stream, markers).await {
+            Either::Left((outcome, _)) | Either::Right((outcome, _)) => outcome,
+        }
+    }
+
+    /// Sends each pending marker through the source; returns only with an error.
+    async fn send_markers(&self) -> Result<()> {
+        let mut pending: BoxStream<'static, Result<MarkerToken>> = self.store.pending_markers();
+        while let Some(token) = pending.next().await {
+            self.source.emit_marker(&token?).await?;
+        }
+        Err(Error::unavailable("the store ended its stream of markers"))
+    }
+
+    /// Makes sure that the store has this config, or says how they differ.
+    async fn deploy(&self, resume: &Resume) -> Result<Arc<DeployedConfig>> {
+        let forms: Vec<_> = self.config.definitions().iter().map(|definition| definition.form().clone()).collect();
+        if let Some(config) = &resume.config {
+            let known: Vec<_> = config.definitions.iter().map(|definition| &definition.form).collect();
+            let added = forms.iter().zip(self.config.definitions()).filter(|(form, _)| !known.contains(form));
+            let added: Vec<String> = added.map(|(_, definition)| definition.name().to_string()).collect();
+            let removed = known.iter().filter(|form| !forms.contains(form)).count();
+            if !added.is_empty() || removed > 0 {
+                return Err(Error::invalid(format!(
+                    "the sync config has changed since the bucket store was made: {}{}; go on with the config before, \
+                     or start with a new store file",
+                    if added.is_empty() { String::new() } else { format!("new or changed: {}", added.join(", ")) },
+                    if removed > 0 {
+                        format!(
+                            "{}{removed} stored definition(s) gone or changed",
+                            if added.is_empty() { "" } else { "; " }
+                        )
+                    } else {
+                        String::new()
+                    },
+                )));
+            }
+            if config.text == *self.config.text() {
+                return Ok(Arc::clone(config));
+            }
+        }
+        let deploy = Deploy { text: self.config.text().clone(), forms };
+        self.store.commit(Commit { deploy: Some(deploy), ..Commit::default() }).await?;
+        let resume = self.store.resume().await?;
+        resume.config.ok_or_else(|| Error::internal("the bucket store forgot the config that it was given"))
+    }
+
+    fn status<T>(&self, change: impl FnOnce(&mut ReplicationStatus) -> T) -> T {
+        change(&mut self.status.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// The state of one run of the stream.
+struct Run<'a> {
+    inner: &'a Inner,
+    progress: Progress,
+    applier: Applier,
+    /// Since when changes wait for a commit that they share with later ones.
+    batched_since: Option<Time>,
+    status_rows: u64,
+}
+
+impl Run<'_> {
+    async fn follow(&mut self, mut events: BoxStream<'static, Result<Vec<SourceEvent>>>) -> Result<()> {
+        let mut ready: Option<Option<Result<Vec<SourceEvent>>>> = None;
+        loop {
+            let next = match ready.take() {
+                Some(next) => next,
+                None => self.next_batch(&mut events).await?,
+            };
+            let Some(batch) = next else { return Ok(()) };
+            for event in batch? {
+                if let SourceEvent::HistoryLost { reason } = event {
+                    tracing::error!(reason, "the history of the source is lost; everything is read again");
+                    self.inner.store.reset().await?;
+                    return Err(Error::unavailable(format!("the history of the source is lost: {reason}")));
+                }
+                self.handle(event).await?;
+            }
+            // Transactions that have arrived already share one commit; a lone one waits for nobody.
+            ready = events.next().now_or_never();
+            let now = self.inner.clock.now();
+            let waited = self.batched_since.is_some_and(|since| now.since(since) >= COMMIT_DELAY);
+            if self.progress.commit_due(now) && (ready.is_none() || waited) {
+                self.commit().await?;
+            } else if self.batched_since.is_none() && self.progress.commit_due(now) {
+                self.batched_since = Some(now);
+            }
+        }
+    }
+
+    /// The next batch, storing an idle position when it is time for that.
+    async fn next_batch(
+        &mut self,
+        events: &mut BoxStream<'static, Result<Vec<SourceEvent>>>,
+    ) -> Result<Option<Result<Vec<SourceEvent>>>> {
+        loop {
+            let Some(at) = self.progress.next_idle_commit() else { return Ok(events.next().await) };
+            let timer = self.inner.clock.sleep_until(at);
+            match future::select(events.next(), timer).await {
+                Either::Left((next, _)) => return Ok(next),
+                Either::Right(_) => {
+                    if self.progress.commit_due(self.inner.clock.now()) {
+                        self.commit().await?;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn handle(&mut self, event: SourceEvent) -> Result<()> {
+        match event {
+            // Handled by the caller, who ends the run.
+            SourceEvent::HistoryLost { .. } => {}
+            SourceEvent::TableReset { table } => {
+                self.truncate(vec![table]).await?;
+                self.progress.snapshot_rows();
+            }
+            SourceEvent::SnapshotRows { table, rows } => {
+                self.status_rows += rows.len() as u64;
+                self.applier.snapshot(&table, rows);
+                self.progress.snapshot_rows();
+            }
+            SourceEvent::SnapshotProgress { state, progress } => {
+                self.inner.status(|status| {
+                    status.phase = ReplicationPhase::Snapshot;
+                    status.snapshot = Some(progress);
+                });
+                self.progress.snapshot_unit(state);
+                self.commit().await?;
+            }
+            SourceEvent::SnapshotDone { no_checkpoint_before, state } => {
+                self.progress.snapshot_done(no_checkpoint_before, state);
+                self.commit().await?;
+                self.inner.status(|status| {
+                    status.phase = ReplicationPhase::Streaming;
+                    status.snapshot = None;
+                });
+            }
+            SourceEvent::Put { table, row, old_key } => {
+                self.status_rows += 1;
+                self.applier.put(table, row, old_key);
+                self.progress.transaction_change();
+            }
+            SourceEvent::Remove { key, .. } => {
+                self.status_rows += 1;
+                self.applier.remove(key);
+                self.progress.transaction_change();
+            }
+            SourceEvent::Truncate { tables } => {
+                self.truncate(tables).await?;
+                self.progress.transaction_change();
+            }
+            SourceEvent::Marker(token) => self.progress.marker(token),
+            SourceEvent::Commit { position, committed_at, state } => {
+                self.progress.transaction_end(position, state);
+                if committed_at.is_some() {
+                    self.inner.status(|status| status.last_committed_at = committed_at);
+                }
+            }
+            SourceEvent::Progress(position) => self.progress.idle(position),
+        }
+        if self.applier.is_full() {
+            self.flush().await?;
+        }
+        Ok(())
+    }
+
+    async fn truncate(&mut self, tables: Vec<crate::table::TableId>) -> Result<()> {
+        self.flush().await?;
+        let batch = crate::bucket_store::AppendBatch { truncate: tables, ..Default::default() };
+        self.inner.store.append(batch).await
+    }
+
+    async fn flush(&mut self) -> Result<()> {
+        self.applier.flush(&*self.inner.store, &*self.inner.source, &mut self.progress).await
+    }
+
+    /// One durable step; only then may the source forget.
+    async fn commit(&mut self) -> Result<()> {
+        self.flush().await?;
+        let due = self.progress.due_commit()?;
+        let publish = due.publish;
+        let commit = Commit {
+            position: due.position,
+            source_state: due.source_state,
+            replicator_state: due.replicator_state,
+            deploy: None,
+            markers: due.markers,
+            publish,
+        };
+        let checkpoint = self.inner.store.commit(commit).await?;
+        self.batched_since = None;
+        let position = self.progress.committed(self.inner.clock.now(), publish).cloned();
+        if let Some(position) = &position {
+            self.inner.source.acknowledge(position);
+        }
+        let rows = std::mem::take(&mut self.status_rows);
+        let blocker = self.progress.blocker();
+        self.inner.status(|status| {
+            status.commits += 1;
+            status.rows += rows;
+            status.error = None;
+            status.blocked_by = blocker;
+            if status.phase == ReplicationPhase::Connecting {
+                status.phase = ReplicationPhase::Streaming;
+            }
+            if position.is_some() {
+                status.position = position;
+            }
+        });
+        if let Some(checkpoint) = checkpoint {
+            tracing::debug!(op_id = checkpoint.op_id.0, "published a checkpoint");
+        }
+        Ok(())
+    }
+}

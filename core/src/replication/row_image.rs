@@ -1,0 +1,142 @@
+//! Source rows as bytes, so that a store can keep them without knowing what a column is.
+//!
+//! An image holds the used columns of a row under the number of a [`Shape`]; shapes are kept beside the images. It serves
+//! two ends: values that an update does not send again, and telling that a replayed change changes nothing.
+
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use bytestring::ByteString;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::table::{Field, SourceTable, TableId};
+use crate::value::Value;
+
+/// The used columns of a table at some time, in the order in which images hold them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Shape {
+    pub(super) table: TableId,
+    pub(super) columns: Vec<Arc<str>>,
+}
+
+impl Shape {
+    /// The shape of a row of this table: the columns that the source decoded.
+    pub(super) fn of(table: &SourceTable, fields: &[Field]) -> Self {
+        let used = |(column, field): (&crate::table::SourceColumn, &Field)| {
+            (*field != Field::Unused).then(|| Arc::clone(&column.name))
+        };
+        Self { table: table.id, columns: table.columns.iter().zip(fields).filter_map(used).collect() }
+    }
+}
+
+/// Writes the image of a row whose values are all known. Unused columns are left out.
+pub(super) fn encode(shape: u32, fields: &[Field], values: &[Value], out: &mut BytesMut) -> Bytes {
+    out.clear();
+    out.put_u32_le(shape);
+    for (field, value) in fields.iter().zip(values) {
+        if *field == Field::Unused {
+            continue;
+        }
+        match value {
+            Value::Null => out.put_u8(0),
+            Value::Integer(integer) => {
+                out.put_u8(1);
+                out.put_i64_le(*integer);
+            }
+            Value::Real(real) => {
+                out.put_u8(2);
+                out.put_u64_le(real.to_bits());
+            }
+            Value::Text(text) => {
+                out.put_u8(3);
+                put_bytes(out, text.as_bytes());
+            }
+            Value::Blob(blob) => {
+                out.put_u8(4);
+                put_bytes(out, blob);
+            }
+        }
+    }
+    Bytes::copy_from_slice(out)
+}
+
+fn put_bytes(out: &mut BytesMut, bytes: &[u8]) {
+    out.put_u32_le(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+    out.extend_from_slice(bytes);
+}
+
+/// The number of the shape of an image.
+pub(super) fn shape_of(image: &Bytes) -> Result<u32> {
+    let bytes = image.get(..4).and_then(|bytes| bytes.try_into().ok()).ok_or_else(damaged)?;
+    Ok(u32::from_le_bytes(bytes))
+}
+
+/// The values of an image, in the order of its shape. Text and blobs are slices of the image.
+pub(super) fn decode(image: &Bytes) -> Result<Vec<Value>> {
+    let mut rest = image.slice(image.len().min(4)..);
+    let mut values = Vec::new();
+    while !rest.is_empty() {
+        let tag = take(&mut rest, 1)?[0];
+        values.push(match tag {
+            0 => Value::Null,
+            1 => Value::Integer(i64::from_le_bytes(eight(&mut rest)?)),
+            2 => Value::Real(f64::from_bits(u64::from_le_bytes(eight(&mut rest)?))),
+            3 => Value::Text(ByteString::try_from(take_bytes(&mut rest)?).map_err(|_| damaged())?),
+            4 => Value::Blob(take_bytes(&mut rest)?),
+            _ => return Err(damaged()),
+        });
+    }
+    Ok(values)
+}
+
+fn take(rest: &mut Bytes, count: usize) -> Result<Bytes> {
+    if rest.len() < count {
+        return Err(damaged());
+    }
+    Ok(rest.split_to(count))
+}
+
+fn eight(rest: &mut Bytes) -> Result<[u8; 8]> {
+    take(rest, 8)?.as_ref().try_into().map_err(|_| damaged())
+}
+
+fn take_bytes(rest: &mut Bytes) -> Result<Bytes> {
+    let length: [u8; 4] = take(rest, 4)?.as_ref().try_into().map_err(|_| damaged())?;
+    take(rest, u32::from_le_bytes(length) as usize)
+}
+
+fn damaged() -> Error {
+    Error::data("the stored copy of a source row cannot be read")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn value() -> impl Strategy<Value = Value> {
+        prop_oneof![
+            Just(Value::Null),
+            any::<i64>().prop_map(Value::Integer),
+            proptest::num::f64::NORMAL.prop_map(Value::Real),
+            ".{0,20}".prop_map(Value::from),
+            prop::collection::vec(any::<u8>(), 0..20).prop_map(|blob| Value::Blob(blob.into())),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn images_read_back(values in prop::collection::vec(value(), 0..12), shape: u32) {
+            let fields: Vec<Field> = values.iter().cloned().map(Field::Value).collect();
+            let image = encode(shape, &fields, &values, &mut BytesMut::new());
+            prop_assert_eq!(shape_of(&image).expect("a header"), shape);
+            prop_assert_eq!(decode(&image).expect("sound"), values);
+        }
+
+        #[test]
+        fn damaged_images_are_errors(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
+            let _ = decode(&Bytes::from(bytes));
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! Obeys one [`ServerSession`]: the only place of the server's side that awaits.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::future::{self, Either, FutureExt};
+
+use super::event::{CheckpointUpdate, ResolvedStreams, ServerCommand, ServerEvent, ServerLine, Touched};
+use super::fan_out::{Membership, Notice};
+use super::service::{Inner, StreamPermit};
+use super::session::ServerSession;
+use super::wanted::WantedBucket;
+use crate::bucket::Generation;
+use crate::checkpoint::{Checkpoint, DeployedConfig};
+use crate::config::{ConfigRequest, Reason, StreamSubscription, SubscriptionRef};
+use crate::error::{Error, Result};
+use crate::identity::Identity;
+use crate::protocol::{DataHeader, Framing, StreamDescription, StreamError, SubscriptionReason, SyncRequest};
+use crate::write_checkpoint::ClientKey;
+
+/// Lines are handed to the transport in pieces of about this size.
+const COALESCE: usize = 32 << 10;
+
+/// One stream: its session and what it needs to obey it.
+pub(super) struct StreamDriver {
+    inner: Arc<Inner>,
+    session: ServerSession,
+    membership: Membership,
+    identity: Identity,
+    request: SyncRequest,
+    client: ClientKey,
+    framing: Framing,
+    resolved_with: Option<(Generation, Arc<DeployedConfig>)>,
+    buffer: Vec<u8>,
+    ended: bool,
+    _permit: StreamPermit,
+}
+
+impl StreamDriver {
+    pub(super) fn new(
+        inner: Arc<Inner>,
+        identity: Identity,
+        request: SyncRequest,
+        framing: Framing,
+        permit: StreamPermit,
+    ) -> Result<Self> {
+        let session = ServerSession::new(&identity, &request, inner.limits.session, inner.clock.now())?;
+        let membership = inner.fan_out.join();
+        let client = ClientKey::new(&identity, request.client_id.as_deref());
+        Ok(Self {
+            inner,
+            session,
+            membership,
+            identity,
+            request,
+            client,
+            framing,
+            resolved_with: None,
+            buffer: Vec::new(),
+            ended: false,
+            _permit: permit,
+        })
+    }
+
+    /// The next bytes for the client; `None` at the end.
+    pub(super) async fn next(&mut self) -> Option<Result<Bytes>> {
+        if self.ended {
+            return None;
+        }
+        match self.fill().await {
+            Ok(()) if self.buffer.is_empty() => None,
+            Ok(()) => Some(Ok(Bytes::from(std::mem::take(&mut self.buffer)))),
+            Err(error) => {
+                self.ended = true;
+                Some(Err(error))
+            }
+        }
+    }
+
+    /// Runs until there are bytes to send and nothing more without waiting, or until the end.
+    async fn fill(&mut self) -> Result<()> {
+        loop {
+            while let Some(command) = self.session.poll() {
+                match command {
+                    ServerCommand::Send(line) => self.encode(&line),
+                    ServerCommand::Describe { at, buckets } => {
+                        let store = &self.inner.store;
+                        let clients = std::slice::from_ref(&self.client);
+                        let checksums = store.checksums(at, &buckets).await?;
+                        let write_checkpoint = store.write_checkpoints(at, clients).await?.pop().flatten();
+                        self.tell(ServerEvent::Described { checksums, write_checkpoint })?;
+                    }
+                    ServerCommand::Read(requests) => {
+                        // What is encoded goes out before more is read, so that a slow client holds one read at most.
+                        let chunks = self.inner.store.read(&requests).await?;
+                        self.tell(ServerEvent::Read(chunks))?;
+                    }
+                    ServerCommand::Close => {
+                        self.ended = true;
+                        return Ok(());
+                    }
+                }
+                if self.buffer.len() >= COALESCE {
+                    return Ok(());
+                }
+            }
+            if self.session.wants_checkpoint()
+                && let Some(notice) = self.membership.next().now_or_never()
+            {
+                self.notice(notice?)?;
+                continue;
+            }
+            if !self.buffer.is_empty() {
+                return Ok(());
+            }
+            self.wait().await?;
+        }
+    }
+
+    /// Waits for a checkpoint that concerns this stream, or until the session wants to be ticked.
+    async fn wait(&mut self) -> Result<()> {
+        let clock = &self.inner.clock;
+        let due = self.session.poll_timeout(clock.now(), clock.wall());
+        let timer = clock.sleep_until(due);
+        let notice = match future::select(self.membership.next(), timer).await {
+            Either::Left((notice, _)) => Some(notice?),
+            Either::Right(_) => None,
+        };
+        match notice {
+            Some(notice) => self.notice(notice),
+            None => self.tell(ServerEvent::Tick),
+        }
+    }
+
+    fn tell(&mut self, event: ServerEvent) -> Result<()> {
+        let clock = &self.inner.clock;
+        self.session.handle(clock.now(), clock.wall(), event)
+    }
+
+    fn notice(&mut self, notice: Notice) -> Result<()> {
+        match notice {
+            Notice::Closing => self.tell(ServerEvent::Closing),
+            Notice::Checkpoint { checkpoint, touched } => {
+                let resolved = self.resolve(&checkpoint)?;
+                // Whatever changed while the buckets were not known yet must be looked at.
+                let touched = if resolved.is_some() { Touched::Unknown } else { touched };
+                self.tell(ServerEvent::Checkpoint(CheckpointUpdate { checkpoint, touched, resolved }))
+            }
+        }
+    }
+
+    /// Resolves the request with the config of the checkpoint, unless that was done.
+    fn resolve(&mut self, checkpoint: &Checkpoint) -> Result<Option<Arc<ResolvedStreams>>> {
+        let known = self.resolved_with.as_ref().is_some_and(|(generation, config)| {
+            *generation == checkpoint.generation && Arc::ptr_eq(config, &checkpoint.config)
+        });
+        if known {
+            return Ok(None);
+        }
+        let config = self.inner.compiled(&checkpoint.config)?;
+        let subscriptions: Vec<StreamSubscription> = self
+            .request
+            .streams
+            .iter()
+            .flat_map(|streams| &streams.subscriptions)
+            .map(|requested| StreamSubscription {
+                stream: requested.stream.clone(),
+                parameters: requested.parameters.clone(),
+                override_priority: requested.override_priority.map(crate::bucket::BucketPriority),
+            })
+            .collect();
+        let resolved = config.resolve(&ConfigRequest {
+            identity: &self.identity,
+            parameters: &self.request.parameters,
+            include_defaults: self.request.streams.as_ref().is_none_or(|streams| streams.include_defaults),
+            subscriptions: &subscriptions,
+        });
+        let limit = self.inner.limits.buckets_per_stream;
+        if resolved.buckets.len() > limit {
+            return Err(Error::invalid(format!(
+                "this user's streams yield {} buckets, more than the limit of {limit}",
+                resolved.buckets.len()
+            ))
+            .with_code("PSYNC_S2305"));
+        }
+        let reason = |reason: &Reason| match *reason {
+            Reason::Default(index) => SubscriptionReason::Default(u32::try_from(index).unwrap_or(u32::MAX)),
+            Reason::Subscription(index) => SubscriptionReason::Subscription(u32::try_from(index).unwrap_or(u32::MAX)),
+        };
+        let mut buckets = Vec::with_capacity(resolved.buckets.len());
+        for bucket in resolved.buckets {
+            let definition = checkpoint.config.definitions.get(bucket.definition);
+            let definition =
+                definition.ok_or_else(|| Error::internal("the deployed config has fewer definitions than its text"))?;
+            let id = crate::bucket::BucketId { definition: definition.id, parameters: bucket.parameters };
+            let name = id.wire_name(checkpoint.generation);
+            let reasons = bucket.reasons.iter().map(reason).collect();
+            buckets.push(WantedBucket { id, name, priority: bucket.priority, reasons });
+        }
+        let streams = resolved.streams.into_iter().map(|stream| StreamDescription {
+            name: stream.name.to_string(),
+            is_default: stream.is_default,
+            errors: stream
+                .errors
+                .into_iter()
+                .map(|(subscription, message)| StreamError {
+                    subscription: match subscription {
+                        SubscriptionRef::Default => None,
+                        SubscriptionRef::Explicit(index) => u32::try_from(index).ok(),
+                    },
+                    message,
+                })
+                .collect(),
+        });
+        let resolved = ResolvedStreams { buckets, streams: streams.collect() };
+        let interest = resolved.buckets.iter().map(|bucket| bucket.id.clone()).collect();
+        self.membership.set_interest(interest, self.client.clone());
+        self.resolved_with = Some((checkpoint.generation, Arc::clone(&checkpoint.config)));
+        Ok(Some(Arc::new(resolved)))
+    }
+
+    fn encode(&mut self, line: &ServerLine) {
+        let (framing, out) = (self.framing, &mut self.buffer);
+        match line {
+            ServerLine::Checkpoint(line) => framing.checkpoint(out, line),
+            ServerLine::CheckpointDiff(line) => framing.checkpoint_diff(out, line),
+            ServerLine::Data { bucket, chunks, after, next_after, has_more } => {
+                let header = DataHeader { bucket, after: *after, next_after: *next_after, has_more: *has_more };
+                framing.data(out, header, chunks);
+            }
+            ServerLine::Complete { last_op_id } => framing.complete(out, *last_op_id),
+            ServerLine::PartialComplete { last_op_id, priority } => {
+                framing.partial_complete(out, *last_op_id, *priority);
+            }
+            ServerLine::TokenExpiresIn(seconds) => framing.token_expires_in(out, *seconds),
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! What a [`ServerSession`](super::ServerSession) is told, and what it asks for.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytestring::ByteString;
+
+use super::wanted::WantedBucket;
+use crate::bucket::{BucketId, BucketPriority};
+use crate::bucket_store::{OperationChunk, ReadRequest};
+use crate::checkpoint::{BucketChecksum, Checkpoint};
+use crate::chunk::Chunk;
+use crate::operation::OpId;
+use crate::protocol::{CheckpointDiffLine, CheckpointLine, StreamDescription};
+use crate::write_checkpoint::WriteCheckpoint;
+
+/// A newer checkpoint, and which of the session's buckets it touches.
+#[derive(Debug, Clone)]
+pub struct CheckpointUpdate {
+    /// The checkpoint.
+    pub checkpoint: Checkpoint,
+    /// What changed for this session since the update before.
+    pub touched: Touched,
+    /// The buckets that the request yields at this checkpoint, if they were resolved anew.
+    pub resolved: Option<Arc<ResolvedStreams>>,
+}
+
+/// The buckets and streams that a request yields.
+#[derive(Debug, Clone, Default)]
+pub struct ResolvedStreams {
+    /// The buckets, without duplicates.
+    pub buckets: Vec<WantedBucket>,
+    /// The streams that the client is subscribed to.
+    pub streams: Vec<StreamDescription>,
+}
+
+/// What changed for one session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Touched {
+    /// Not known: everything may have.
+    Unknown,
+    /// These buckets have new operations, or (`write_checkpoint`) the client's write checkpoint may have risen.
+    These {
+        /// Buckets, without duplicates.
+        buckets: Vec<BucketId>,
+        /// Whether the write checkpoint is to be looked up again.
+        write_checkpoint: bool,
+    },
+}
+
+impl Touched {
+    /// Both changes as one.
+    pub fn merge(&mut self, other: Self) {
+        match (&mut *self, other) {
+            (Self::Unknown, _) => {}
+            (_, Self::Unknown) => *self = Self::Unknown,
+            (Self::These { buckets, write_checkpoint }, Self::These { buckets: more, write_checkpoint: also }) => {
+                *write_checkpoint |= also;
+                for bucket in more {
+                    if !buckets.contains(&bucket) {
+                        buckets.push(bucket);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum ServerEvent {
+    /// A newer checkpoint; newer than every one that was told before.
+    Checkpoint(CheckpointUpdate),
+    /// The answer to [`ServerCommand::Describe`].
+    Described {
+        /// One per bucket asked for.
+        checksums: Vec<BucketChecksum>,
+        /// The client's write checkpoint.
+        write_checkpoint: Option<WriteCheckpoint>,
+    },
+    /// The answer to [`ServerCommand::Read`], one per request.
+    Read(Vec<OperationChunk>),
+    /// The service shuts down.
+    Closing,
+    /// Time has passed; nothing else happened.
+    Tick,
+}
+
+/// What the session wants done. `Describe` and `Read` are answered before anything else is asked.
+#[derive(Debug)]
+pub enum ServerCommand {
+    /// Look up sums and the write checkpoint.
+    Describe {
+        /// The checkpoint.
+        at: OpId,
+        /// The buckets.
+        buckets: Vec<BucketId>,
+    },
+    /// Read operations.
+    Read(Vec<ReadRequest>),
+    /// Send a line.
+    Send(ServerLine),
+    /// End the stream, without an error.
+    Close,
+}
+
+/// A line to be sent. Data lines refer to chunks as they are stored.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ServerLine {
+    /// The whole of a checkpoint.
+    Checkpoint(CheckpointLine),
+    /// What differs from the line before.
+    CheckpointDiff(CheckpointDiffLine),
+    /// Operations of one bucket.
+    Data {
+        /// Its name.
+        bucket: ByteString,
+        /// Slices of chunks, in order.
+        chunks: Vec<(Chunk, Range<usize>)>,
+        /// Where the operations begin: the first is above it.
+        after: OpId,
+        /// Where they end.
+        next_after: OpId,
+        /// Whether more of this bucket follow for this checkpoint.
+        has_more: bool,
+    },
+    /// Everything was sent.
+    Complete {
+        /// The id of the checkpoint.
+        last_op_id: OpId,
+    },
+    /// Everything of this priority and smaller numbers was sent.
+    PartialComplete {
+        /// The id of the checkpoint.
+        last_op_id: OpId,
+        /// The priority.
+        priority: BucketPriority,
+    },
+    /// Seconds left to the token.
+    TokenExpiresIn(i64),
+}

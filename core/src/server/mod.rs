@@ -1,0 +1,14 @@
+//! The server's side of sync: a sans-IO session per stream, the fan-out of checkpoints, and the service that runs both.
+
+mod driver;
+mod event;
+mod fan_out;
+mod plan;
+mod service;
+mod session;
+mod wanted;
+
+pub use event::{CheckpointUpdate, ResolvedStreams, ServerCommand, ServerEvent, ServerLine, Touched};
+pub use service::{Readiness, ServiceLimits, SyncService};
+pub use session::{ServerSession, SessionLimits};
+pub use wanted::WantedBucket;

@@ -1,0 +1,211 @@
+//! The service: what a transport needs to serve clients.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use futures::stream::{self, BoxStream, StreamExt};
+
+use super::driver::StreamDriver;
+use super::fan_out::FanOut;
+use super::session::SessionLimits;
+use crate::bucket_store::BucketStore;
+use crate::checkpoint::DeployedConfig;
+use crate::clock::{Clock, SystemClock};
+use crate::config::SyncConfig;
+use crate::error::{Error, Result};
+use crate::identity::{Authenticator, Identity};
+use crate::protocol::{Framing, SyncRequest};
+use crate::write_checkpoint::{ClientKey, WriteCheckpoint, WriteCheckpointRequest};
+
+/// Serves sync streams from a [`BucketStore`] to whom an [`Authenticator`] knows.
+///
+/// A handle: cheap to clone, all clones are the same service. It follows whatever config is deployed in the store.
+#[derive(Clone, Debug)]
+pub struct SyncService(Arc<Inner>);
+
+/// Limits of a service.
+#[derive(Debug, Clone, Copy)]
+pub struct ServiceLimits {
+    /// Open streams; one more is refused with `PSYNC_S2304` (429). Default 20 000.
+    pub streams: usize,
+    /// Buckets of one stream; more end it with `PSYNC_S2305`. Default 10 000.
+    pub buckets_per_stream: usize,
+    /// Limits of each stream.
+    pub session: SessionLimits,
+}
+
+impl Default for ServiceLimits {
+    fn default() -> Self {
+        Self { streams: 20_000, buckets_per_stream: 10_000, session: SessionLimits::default() }
+    }
+}
+
+/// Whether a service can serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Readiness {
+    /// The service exists.
+    pub started: bool,
+    /// It is not closing.
+    pub ready: bool,
+    /// Open streams.
+    pub streams: usize,
+}
+
+pub(super) struct Inner {
+    pub(super) store: Arc<dyn BucketStore>,
+    pub(super) fan_out: Arc<FanOut>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) limits: ServiceLimits,
+    authenticator: Arc<dyn Authenticator>,
+    compiled: Mutex<Option<(Arc<DeployedConfig>, SyncConfig)>>,
+    streams: Arc<AtomicUsize>,
+    closing: AtomicBool,
+}
+
+impl SyncService {
+    /// A service of these parts. Touches nothing before the first stream.
+    pub fn new(store: impl BucketStore + 'static, authenticator: impl Authenticator + 'static) -> Self {
+        Self::with(store, authenticator, SystemClock, ServiceLimits::default())
+    }
+
+    /// The same with other limits.
+    pub fn with_limits(
+        store: impl BucketStore + 'static,
+        authenticator: impl Authenticator + 'static,
+        limits: ServiceLimits,
+    ) -> Self {
+        Self::with(store, authenticator, SystemClock, limits)
+    }
+
+    /// The same on another clock, with other limits.
+    pub fn with(
+        store: impl BucketStore + 'static,
+        authenticator: impl Authenticator + 'static,
+        clock: impl Clock + 'static,
+        limits: ServiceLimits,
+    ) -> Self {
+        let store: Arc<dyn BucketStore> = Arc::new(store);
+        Self(Arc::new(Inner {
+            fan_out: Arc::new(FanOut::new(Arc::clone(&store))),
+            store,
+            clock: Arc::new(clock),
+            limits,
+            authenticator: Arc::new(authenticator),
+            compiled: Mutex::default(),
+            streams: Arc::default(),
+            closing: AtomicBool::new(false),
+        }))
+    }
+
+    /// Verifies a token, given without its scheme.
+    ///
+    /// # Errors
+    /// `Unauthorized` with a `PSYNC_S21…` code; `Unavailable` if keys cannot be had.
+    pub async fn authenticate(&self, token: &str) -> Result<Identity> {
+        self.0.authenticator.authenticate(token).await
+    }
+
+    /// Opens a stream of encoded lines, in pieces of about 32 KiB; a piece ends with a whole line.
+    ///
+    /// The stream works only while it is polled. It ends without an error when the token expires, when the config
+    /// changes, and when the service closes; the client connects again. Poll it until it is pending before doing anything
+    /// that may wait for the client: then it never holds up other streams.
+    ///
+    /// # Errors
+    /// `Invalid` for a malformed request; `Unavailable` with `PSYNC_S2304` if there are too many streams, with
+    /// `PSYNC_S2003` if the service closes.
+    pub fn stream(
+        &self,
+        identity: Identity,
+        request: SyncRequest,
+        framing: Framing,
+    ) -> Result<BoxStream<'static, Result<Bytes>>> {
+        let inner = &self.0;
+        if inner.closing.load(Ordering::Acquire) {
+            return Err(Error::unavailable("the service is shutting down").with_code("PSYNC_S2003"));
+        }
+        let permit = StreamPermit::take(&inner.streams, inner.limits.streams)?;
+        let driver = StreamDriver::new(Arc::clone(inner), identity, request, framing, permit)?;
+        Ok(stream::unfold(driver, |mut driver| async move {
+            let item = driver.next().await?;
+            Some((item, driver))
+        })
+        .boxed())
+    }
+
+    /// Records a request for a write checkpoint: its number comes back in the client's stream once everything that was
+    /// committed in the source before this call has come back (S6).
+    ///
+    /// # Errors
+    /// `Unavailable` if the store is away.
+    pub async fn request_write_checkpoint(
+        &self,
+        identity: &Identity,
+        client_id: Option<&str>,
+        request: WriteCheckpointRequest,
+    ) -> Result<WriteCheckpoint> {
+        let client = ClientKey::new(identity, client_id);
+        self.0.store.request_write_checkpoint(&client, request).await
+    }
+
+    /// Whether it can serve.
+    pub fn readiness(&self) -> Readiness {
+        Readiness {
+            started: true,
+            ready: !self.0.closing.load(Ordering::Acquire),
+            streams: self.0.streams.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Ends all streams, cleanly, and opens no more. Returns at once; streams end when they are next polled, and all are
+    /// woken.
+    pub async fn close(&self) {
+        self.0.closing.store(true, Ordering::Release);
+        self.0.fan_out.close();
+    }
+}
+
+impl Inner {
+    /// The compiled form of a deployed config, made once.
+    pub(super) fn compiled(&self, deployed: &Arc<DeployedConfig>) -> Result<SyncConfig> {
+        let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((of, config)) = &*compiled
+            && (Arc::ptr_eq(of, deployed) || **of == **deployed)
+        {
+            return Ok(config.clone());
+        }
+        let config = SyncConfig::parse(&deployed.text).map_err(|diagnostics| {
+            Error::data("the deployed sync config cannot be read").caused_by(diagnostics).with_code("PSYNC_S2302")
+        })?;
+        *compiled = Some((Arc::clone(deployed), config.clone()));
+        Ok(config)
+    }
+}
+
+/// The right to one open stream; dropping it gives it back.
+#[derive(Debug)]
+pub(super) struct StreamPermit(Arc<AtomicUsize>);
+
+impl StreamPermit {
+    fn take(open: &Arc<AtomicUsize>, limit: usize) -> Result<Self> {
+        let take = |count: usize| (count < limit).then_some(count + 1);
+        match open.fetch_update(Ordering::AcqRel, Ordering::Acquire, take) {
+            Ok(_) => Ok(Self(Arc::clone(open))),
+            Err(_) => Err(Error::unavailable(format!("there are {limit} streams already")).with_code("PSYNC_S2304")),
+        }
+    }
+}
+
+impl Drop for StreamPermit {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SyncService").field("store", &self.store).field("limits", &self.limits).finish_non_exhaustive()
+    }
+}

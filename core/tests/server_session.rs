@@ -1,0 +1,250 @@
+//! Conversations with one server session: what it is told, and what it wants sent.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use syncline_core::protocol::{BucketPosition, SyncRequest};
+use syncline_core::server::{
+    CheckpointUpdate, ResolvedStreams, ServerCommand, ServerEvent, ServerLine, ServerSession, SessionLimits, Touched,
+    WantedBucket,
+};
+use syncline_core::{
+    BucketChecksum, BucketId, BucketPriority, Checkpoint, Checksum, Chunk, ChunkBuilder, DefinitionId, DeployedConfig,
+    Generation, Identity, OpId, OperationChunk, OperationKind, OperationRef, Time, WallTime, WriteCheckpoint,
+};
+
+const NOW: Time = Time(1_000);
+const WALL: WallTime = WallTime(1_000_000);
+
+fn bucket(number: u32) -> BucketId {
+    BucketId { definition: DefinitionId(number), parameters: "[]".into() }
+}
+
+fn config(text: &'static str) -> Arc<DeployedConfig> {
+    Arc::new(DeployedConfig { text: text.into(), definitions: Vec::new() })
+}
+
+fn checkpoint(op_id: u64) -> Checkpoint {
+    Checkpoint { op_id: OpId(op_id), generation: Generation(1), config: config("a") }
+}
+
+fn resolved(priorities: &[u8]) -> Option<Arc<ResolvedStreams>> {
+    let wanted = |(index, priority): (usize, &u8)| {
+        let id = bucket(index as u32);
+        WantedBucket { name: id.wire_name(Generation(1)), id, priority: BucketPriority(*priority), reasons: Vec::new() }
+    };
+    let buckets = priorities.iter().enumerate().map(wanted).collect();
+    Some(Arc::new(ResolvedStreams { buckets, streams: Vec::new() }))
+}
+
+fn chunk(ids: std::ops::RangeInclusive<u64>) -> Chunk {
+    let mut builder = ChunkBuilder::new();
+    for id in ids {
+        let operation = OperationRef {
+            op_id: OpId(id),
+            kind: OperationKind::Put,
+            checksum: Checksum(1),
+            object_type: "t",
+            object_id: "i",
+            subkey: "",
+            data: "{}",
+        };
+        builder.push(operation).unwrap();
+    }
+    builder.finish()
+}
+
+fn answer(ids: std::ops::RangeInclusive<u64>, upto: u64, has_more: bool) -> OperationChunk {
+    OperationChunk { chunks: vec![chunk(ids)], next_after: OpId(upto), has_more, superseded: None }
+}
+
+struct Conversation(ServerSession);
+
+impl Conversation {
+    fn begin(priorities: &[u8]) -> Self {
+        let limits = SessionLimits { line_operations: 1_000, ..SessionLimits::default() };
+        let mut this = Self(ServerSession::new(&Identity::new("u"), &SyncRequest::default(), limits, NOW).unwrap());
+        this.checkpoint(10, Touched::Unknown, resolved(priorities));
+        this
+    }
+
+    fn tell(&mut self, event: ServerEvent) {
+        self.0.handle(NOW, WALL, event).unwrap();
+    }
+
+    fn checkpoint(&mut self, op_id: u64, touched: Touched, resolved: Option<Arc<ResolvedStreams>>) {
+        let update = CheckpointUpdate { checkpoint: checkpoint(op_id), touched, resolved };
+        self.tell(ServerEvent::Checkpoint(update));
+    }
+
+    fn describe(&mut self, counts: &[u64], write_checkpoint: Option<i64>) {
+        let Some(ServerCommand::Describe { buckets, .. }) = self.0.poll() else { panic!("expected Describe") };
+        assert_eq!(buckets.len(), counts.len());
+        let checksums =
+            counts.iter().map(|&count| BucketChecksum { count, checksum: Checksum(count as u32) }).collect();
+        self.tell(ServerEvent::Described { checksums, write_checkpoint: write_checkpoint.map(WriteCheckpoint) });
+    }
+
+    fn read(&mut self, answers: Vec<OperationChunk>) {
+        let Some(ServerCommand::Read(requests)) = self.0.poll() else { panic!("expected Read") };
+        assert_eq!(requests.len(), answers.len());
+        self.tell(ServerEvent::Read(answers));
+    }
+
+    fn lines(&mut self) -> Vec<String> {
+        let mut lines = Vec::new();
+        while let Some(command) = self.0.poll() {
+            match command {
+                ServerCommand::Send(line) => lines.push(match line {
+                    ServerLine::Checkpoint(line) => format!("checkpoint {} of {}", line.last_op_id, line.buckets.len()),
+                    ServerLine::CheckpointDiff(line) => {
+                        format!("diff {} wc {:?}", line.last_op_id, line.write_checkpoint.map(|number| number.0))
+                    }
+                    ServerLine::Data { after, next_after, has_more, .. } => {
+                        format!("data {after}..{next_after} more {has_more}")
+                    }
+                    ServerLine::Complete { last_op_id } => format!("complete {last_op_id}"),
+                    ServerLine::PartialComplete { last_op_id, priority } => {
+                        format!("partial {last_op_id} priority {}", priority.0)
+                    }
+                    ServerLine::TokenExpiresIn(seconds) => format!("token {seconds}"),
+                }),
+                ServerCommand::Close => lines.push("close".into()),
+                command @ (ServerCommand::Describe { .. } | ServerCommand::Read(_)) => {
+                    panic!("unexpected {command:?} after {lines:?}")
+                }
+            }
+        }
+        lines
+    }
+
+    /// The lines before the next request.
+    fn sent(&mut self, count: usize) -> Vec<String> {
+        let mut lines = Vec::new();
+        for _ in 0..count {
+            let Some(ServerCommand::Send(line)) = self.0.poll() else { panic!("expected a line after {lines:?}") };
+            lines.push(format!("{line:?}").split(['(', ' ', '{']).next().unwrap().to_owned());
+        }
+        lines
+    }
+}
+
+fn touched(numbers: &[u32]) -> Touched {
+    Touched::These { buckets: numbers.iter().copied().map(bucket).collect(), write_checkpoint: false }
+}
+
+#[test]
+fn an_empty_checkpoint_is_completed() {
+    let mut session = Conversation::begin(&[]);
+    session.describe(&[], None);
+    assert_eq!(session.lines(), ["checkpoint 10 of 0", "complete 10"]);
+}
+
+#[test]
+fn priorities_go_in_order_and_the_last_is_complete() {
+    let mut session = Conversation::begin(&[3, 1]);
+    session.describe(&[2, 2], None);
+    assert_eq!(session.sent(1), ["Checkpoint"]);
+    session.read(vec![answer(1..=2, 10, false)]);
+    assert_eq!(session.sent(2), ["Data", "PartialComplete"]);
+    session.read(vec![answer(3..=4, 10, false)]);
+    assert_eq!(session.lines(), ["data 0..4 more false", "complete 10"]);
+}
+
+#[test]
+fn a_change_of_others_sends_nothing_and_a_write_checkpoint_alone_sends_a_diff() {
+    let mut session = Conversation::begin(&[3]);
+    session.describe(&[0], None);
+    session.lines();
+    session.checkpoint(11, touched(&[]), None);
+    assert!(session.lines().is_empty());
+    session.checkpoint(12, Touched::These { buckets: vec![], write_checkpoint: true }, None);
+    session.describe(&[], Some(7));
+    assert_eq!(session.lines(), ["diff 12 wc Some(7)", "complete 12"]);
+    session.checkpoint(13, touched(&[0]), None);
+    session.describe(&[1], None);
+    assert_eq!(session.sent(1), ["CheckpointDiff"]);
+    session.read(vec![answer(13..=13, 13, false)]);
+    assert_eq!(session.lines(), ["data 0..13 more false", "complete 13"]);
+}
+
+#[test]
+fn a_long_download_is_interrupted_by_a_newer_checkpoint_and_nothing_is_sent_twice() {
+    let mut session = Conversation::begin(&[3]);
+    session.describe(&[5_000], None);
+    session.sent(1);
+    session.read(vec![answer(1..=1_000, 1_000, true)]);
+    assert!(session.0.wants_checkpoint());
+    session.checkpoint(6_000, touched(&[0]), None);
+    assert_eq!(session.sent(1), ["Data"]);
+    session.read(vec![answer(1_001..=2_000, 2_000, true)]);
+    assert_eq!(session.sent(1), ["Data"]);
+    session.describe(&[6_000], None);
+    assert_eq!(session.sent(1), ["CheckpointDiff"], "no completion of the old checkpoint");
+    session.read(vec![answer(2_001..=3_000, 6_000, false)]);
+    assert_eq!(session.lines(), ["data 2000..3000 more false", "complete 6000"]);
+}
+
+#[test]
+fn a_superseded_checkpoint_is_not_completed_but_the_next_one_is() {
+    let mut session = Conversation::begin(&[3]);
+    session.describe(&[2], None);
+    session.sent(1);
+    session.read(vec![OperationChunk { superseded: Some(OpId(12)), ..answer(1..=2, 10, false) }]);
+    assert_eq!(session.lines(), ["data 0..2 more false"]);
+    session.checkpoint(12, touched(&[]), None);
+    session.describe(&[], None);
+    assert_eq!(session.lines(), ["diff 12 wc None", "complete 12"]);
+}
+
+#[test]
+fn a_changed_config_or_store_ends_the_stream() {
+    for changed in [
+        Checkpoint { config: config("b"), ..checkpoint(11) },
+        Checkpoint { generation: Generation(2), ..checkpoint(11) },
+    ] {
+        let mut session = Conversation::begin(&[]);
+        session.describe(&[], None);
+        session.lines();
+        let update = CheckpointUpdate { checkpoint: changed, touched: Touched::Unknown, resolved: resolved(&[]) };
+        session.tell(ServerEvent::Checkpoint(update));
+        assert_eq!(session.lines(), ["close"]);
+    }
+}
+
+#[test]
+fn the_token_is_warned_of_and_ends_the_stream() {
+    let identity = Identity::new("u").expires_at(WallTime(WALL.0 + 60_000));
+    let mut session =
+        Conversation(ServerSession::new(&identity, &SyncRequest::default(), SessionLimits::default(), NOW).unwrap());
+    assert_eq!(session.0.poll_timeout(NOW, WALL), NOW + Duration::from_secs(20), "a sign of life");
+    session.0.handle(NOW + Duration::from_secs(20), WallTime(WALL.0 + 20_000), ServerEvent::Tick).unwrap();
+    assert_eq!(session.lines(), ["token 40"]);
+    session.0.handle(NOW + Duration::from_secs(40), WallTime(WALL.0 + 40_000), ServerEvent::Tick).unwrap();
+    assert_eq!(session.lines(), ["token 20"]);
+    let late = NOW + Duration::from_secs(45);
+    assert_eq!(session.0.poll_timeout(late, WallTime(WALL.0 + 45_000)), NOW + Duration::from_secs(60));
+    session.0.handle(NOW + Duration::from_secs(60), WallTime(WALL.0 + 60_000), ServerEvent::Tick).unwrap();
+    assert_eq!(session.lines(), ["token 0", "close"]);
+}
+
+#[test]
+fn a_client_resumes_where_it_stood() {
+    let name = bucket(0).wire_name(Generation(1)).to_string();
+    let request = SyncRequest { buckets: vec![BucketPosition { name, after: "4".into() }], ..SyncRequest::default() };
+    let mut session =
+        Conversation(ServerSession::new(&Identity::new("u"), &request, SessionLimits::default(), NOW).unwrap());
+    session.checkpoint(10, Touched::Unknown, resolved(&[3]));
+    session.describe(&[6], None);
+    session.sent(1);
+    let Some(ServerCommand::Read(requests)) = session.0.poll() else { panic!("expected Read") };
+    assert_eq!((requests[0].after, requests[0].upto), (OpId(4), OpId(10)));
+}
+
+#[test]
+fn a_position_that_is_no_number_is_refused() {
+    let request =
+        SyncRequest { buckets: vec![BucketPosition { name: "b".into(), after: "x".into() }], ..SyncRequest::default() };
+    assert!(ServerSession::new(&Identity::new("u"), &request, SessionLimits::default(), NOW).is_err());
+}
