@@ -1,4 +1,4 @@
-//! Elements of JSON arrays as values, for `IN` and for keys with several values.
+//! Elements of JSON texts as values, for `IN` and for keys with several values.
 
 use serde_json::Value as Json;
 
@@ -17,6 +17,21 @@ pub(super) fn of(array: &Value) -> Result<Vec<Value>, Failure> {
     match serde_json::from_str(text) {
         Ok(Json::Array(elements)) => Ok(elements.iter().map(value).collect()),
         Ok(_) => Err(Failure::new("not-an-array", "a JSON array is expected, and this is other JSON")),
+        Err(error) => Err(Failure::new("bad-json", format!("a JSON array is expected: {error}"))),
+    }
+}
+
+/// The rows of `json_each`: elements of an array, values of an object, and other JSON by itself; none for NULL.
+pub(super) fn each(json: &Value) -> Result<Vec<Value>, Failure> {
+    let text = match json {
+        Value::Null => return Ok(Vec::new()),
+        Value::Text(text) => text,
+        _ => return Err(Failure::new("bad-json", "a JSON array is expected, and this is not a text")),
+    };
+    match serde_json::from_str(text) {
+        Ok(Json::Array(elements)) => Ok(elements.iter().map(value).collect()),
+        Ok(Json::Object(entries)) => Ok(entries.values().map(value).collect()),
+        Ok(other) => Ok(vec![value(&other)]),
         Err(error) => Err(Failure::new("bad-json", format!("a JSON array is expected: {error}"))),
     }
 }

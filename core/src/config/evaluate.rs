@@ -85,6 +85,18 @@ fn apply(operation: Operation, arguments: &[Cow<'_, Value>]) -> Result<Value, Fa
             }
             Ok(boolean(false))
         }
+        Operation::InEach => {
+            let elements = super::elements::each(argument(1))?;
+            if argument(0).is_null() {
+                return Ok(Value::Null);
+            }
+            for element in elements {
+                if order(argument(0), &element)? == Some(Ordering::Equal) {
+                    return Ok(boolean(true));
+                }
+            }
+            Ok(boolean(false))
+        }
         Operation::InList => {
             let Some((needle, members)) = arguments.split_first() else { return Ok(Value::Null) };
             if needle.is_null() {

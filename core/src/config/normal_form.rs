@@ -48,8 +48,8 @@ enum Tree {
     Row(Expression<Column>),
     Request(Expression<RequestInput>),
     Match(Match),
-    All(Vec<Tree>),
-    Any(Vec<Tree>),
+    All(Vec<Self>),
+    Any(Vec<Self>),
 }
 
 /// Normalizes the condition of a query; `None` after problems were reported. No condition is one empty branch.
@@ -97,7 +97,7 @@ fn tree(condition: &Condition, negated: bool, report: &mut SqlReport<'_>) -> Opt
             let all = (*operation == Operation::And) != negated;
             Some(if all { Tree::All(trees) } else { Tree::Any(trees) })
         }
-        Expression::Call(operation @ (Operation::Equal | Operation::InJson), sides) if !negated => {
+        Expression::Call(operation @ (Operation::Equal | Operation::InEach), sides) if !negated => {
             match matched(*operation, sides) {
                 Some(found) => Some(Tree::Match(found)),
                 None => spans_sources(condition, report),
@@ -110,7 +110,7 @@ fn tree(condition: &Condition, negated: bool, report: &mut SqlReport<'_>) -> Opt
 /// `row = request`, `row IN request` and `request IN row`, either way round.
 fn matched(operation: Operation, sides: &[Condition]) -> Option<Match> {
     let [left, right] = sides else { return None };
-    let side = |elements: bool| operation == Operation::InJson && elements;
+    let side = |elements: bool| operation == Operation::InEach && elements;
     fn made<I>(expression: Expression<I>, elements: bool) -> Side<I> {
         if elements { Side::Elements(expression) } else { Side::Value(expression) }
     }

@@ -18,6 +18,8 @@ pub(super) enum Operation {
     Between,
     /// `x IN json`: membership in the JSON array that the second argument's text holds.
     InJson,
+    /// `x IN json` in a condition: membership in the rows of `json_each`.
+    InEach,
     /// `x IN ARRAY[…]`: membership in the arguments that follow the first.
     InList,
 }
@@ -39,6 +41,7 @@ impl Operation {
             Self::IsFalse => "is_false",
             Self::Between => "between",
             Self::InJson => "in_json",
+            Self::InEach => "in_each",
             Self::InList => "in",
         }
     }

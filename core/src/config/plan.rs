@@ -123,6 +123,9 @@ struct Key {
     values_form: String,
 }
 
+/// What a key is matched with, by form.
+type Values = BTreeMap<String, Side<RequestInput>>;
+
 /// One branch of a query, ready to be grouped.
 #[derive(Debug)]
 struct Variant {
@@ -246,9 +249,9 @@ fn variant(branch: Branch, mut evaluator: RowEvaluator, number: usize, query: us
     }
     let filters: BTreeMap<_, _> = branch.row.into_iter().map(|filter| (filter.form(), filter)).collect();
     evaluator.filters = filters.into_values().collect();
-    let mut keys: BTreeMap<String, (Side<Column>, BTreeMap<String, Side<RequestInput>>)> = BTreeMap::new();
+    let mut keys: BTreeMap<String, (Side<Column>, Values)> = BTreeMap::new();
     for found in branch.matches {
-        let (_, values) = keys.entry(side_form(&found.row)).or_insert_with(|| (found.row, BTreeMap::new()));
+        let (_, values) = keys.entry(side_form(&found.row)).or_insert_with(|| (found.row, Values::new()));
         values.insert(side_form(&found.request), found.request);
     }
     let keys = keys.into_iter().map(|(row_form, (row, values))| Key {

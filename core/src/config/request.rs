@@ -211,8 +211,7 @@ impl Wish<'_> {
         let value = evaluate(side.expression(), &|input| Cow::Owned(self.input(input)))?;
         let values = match side {
             Side::Value(_) => vec![value.into_owned()],
-            Side::Elements(_) if value.is_null() => Vec::new(),
-            Side::Elements(_) => elements::of(&value)?,
+            Side::Elements(_) => elements::each(&value)?,
         };
         let mut written: Vec<Vec<u8>> = Vec::with_capacity(values.len());
         let mut seen = std::collections::BTreeSet::new();

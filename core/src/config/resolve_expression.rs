@@ -250,7 +250,7 @@ impl Scope {
                         .help("for fixed values write `x IN ARRAY['a', 'b']`");
                     return None;
                 }
-                Expression::Call(Operation::InJson, vec![needle, array])
+                Expression::Call(if negated { Operation::InJson } else { Operation::InEach }, vec![needle, array])
             }
         };
         Some(if negated { value.not() } else { value })

@@ -144,6 +144,11 @@ fn double_quoted(document: &str, at: &mut usize, end: usize, c: char) -> Option<
             *at += 1 + rest[1..].len() - rest[1..].trim_start().len();
             continue;
         }
+        if matches!(escape, ' ' | '\t') && !c.is_whitespace() {
+            // A blank that was taken for the folded line break before it.
+            *at += 2;
+            continue;
+        }
         let digits = match escape {
             'x' => 2,
             'u' => 4,

@@ -281,8 +281,7 @@ fn parameters(keys: &[Side<Bound>], values: &[Value], out: &mut Evaluation) -> R
         let value = evaluate(key.expression(), &|bound| read(values, *bound))?;
         let mut set = match key {
             Side::Value(_) => vec![value],
-            Side::Elements(_) if value.is_null() => Vec::new(),
-            Side::Elements(_) => elements::of(&value)?.into_iter().map(Cow::Owned).collect(),
+            Side::Elements(_) => elements::each(&value)?.into_iter().map(Cow::Owned).collect(),
         };
         set.retain(|value| !matches!(**value, Value::Null | Value::Blob(_)));
         if set.is_empty() {

@@ -272,9 +272,9 @@ impl SqlParser<'_> {
         }
         let mut from = Vec::new();
         if self.eat_word("from") {
-            from.push(self.from_item(None)?);
+            from.push(self.relation(None)?);
             while let Some(join) = self.join()? {
-                let mut item = self.from_item(Some(join))?;
+                let mut item = self.relation(Some(join))?;
                 self.join_condition(&mut item)?;
                 from.push(item);
             }
@@ -301,7 +301,7 @@ impl SqlParser<'_> {
         Ok(SelectItem { expr, alias })
     }
 
-    fn from_item(&mut self, join: Option<Join>) -> Result<FromItem, SyntaxError> {
+    fn relation(&mut self, join: Option<Join>) -> Result<FromItem, SyntaxError> {
         let start = self.span();
         let relation = if self.is_symbol("(") {
             self.advance();
