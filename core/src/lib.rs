@@ -20,6 +20,8 @@ mod write_checkpoint;
 
 // Logic.
 mod config;
+#[cfg(feature = "jwt")]
+pub mod jwt;
 pub mod protocol;
 
 // Traits.
@@ -35,6 +37,8 @@ mod transport;
 pub mod memory;
 mod replication;
 pub mod server;
+#[cfg(feature = "jwt")]
+mod static_keys;
 
 pub use async_trait::async_trait;
 pub use bytes::Bytes;
@@ -70,6 +74,8 @@ pub use operation::{NewOperation, OpId, Operation, OperationKind};
 pub use replication::{ReplicationPhase, ReplicationStatus, Replicator};
 pub use server::{Readiness, ServiceLimits, SyncService};
 pub use source::{Reread, SnapshotProgress, Source, SourceEvent, SourcePosition, SourceStart, SourceState};
+#[cfg(feature = "jwt")]
+pub use static_keys::StaticKeys;
 pub use table::{Field, RowKey, SourceColumn, SourceRow, SourceTable, TableId, TablePattern, TableSelection};
 pub use time::{Time, WallTime};
 pub use transport::{LineStream, Transport};
