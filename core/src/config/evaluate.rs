@@ -4,7 +4,8 @@ use std::borrow::Cow;
 use std::cmp::Ordering;
 
 use super::expression::Expression;
-use super::operation::Operation;
+use super::operation::{CastTarget, Operation};
+use super::{cast, functions, json_tree};
 use crate::value::Value;
 
 /// Why an expression has no value for some row or request.
@@ -22,7 +23,8 @@ impl Failure {
 
 /// Evaluates `expression`, whose inputs `input` knows.
 ///
-/// All arguments are evaluated, also where the first decides, so that a broken value never hides behind another.
+/// All arguments are evaluated, also where the first decides, so that a broken value never hides behind another; only
+/// CASE leaves out the branches that it does not take.
 pub(super) fn evaluate<'v, I>(
     expression: &'v Expression<I>,
     input: &impl Fn(&'v I) -> Cow<'v, Value>,
@@ -30,6 +32,18 @@ pub(super) fn evaluate<'v, I>(
     match expression {
         Expression::Literal(value) => Ok(Cow::Borrowed(value)),
         Expression::Input(leaf) => Ok(input(leaf)),
+        Expression::Call(Operation::Case, arguments) => {
+            let mut parts = arguments.chunks_exact(2);
+            for part in &mut parts {
+                if is_true(&*evaluate(&part[0], input)?) {
+                    return evaluate(&part[1], input);
+                }
+            }
+            match parts.remainder() {
+                [otherwise] => evaluate(otherwise, input),
+                _ => Ok(Cow::Owned(Value::Null)),
+            }
+        }
         Expression::Call(operation, arguments) => match arguments.as_slice() {
             [one] => apply(*operation, &[evaluate(one, input)?]),
             [one, two] => apply(*operation, &[evaluate(one, input)?, evaluate(two, input)?]),
@@ -74,24 +88,25 @@ fn apply(operation: Operation, arguments: &[Cow<'_, Value>]) -> Result<Value, Fa
                 _ => Value::Null,
             })
         }
-        Operation::InJson => {
+        Operation::InJson | Operation::InEach => {
+            let elements = match operation {
+                Operation::InEach => json_tree::each(argument(1))?,
+                _ if argument(0).is_null() || argument(1).is_null() => Vec::new(),
+                _ => json_tree::elements(argument(1))?,
+            };
             if argument(0).is_null() || argument(1).is_null() {
                 return Ok(Value::Null);
             }
-            for element in super::elements::of(argument(1))? {
-                if order(argument(0), &element)? == Some(Ordering::Equal) {
-                    return Ok(boolean(true));
-                }
-            }
-            Ok(boolean(false))
+            Ok(boolean(contains(&elements, argument(0))?))
         }
-        Operation::InEach => {
-            let elements = super::elements::each(argument(1))?;
-            if argument(0).is_null() {
+        Operation::Overlap | Operation::OverlapEach => {
+            if operation == Operation::Overlap && (argument(0).is_null() || argument(1).is_null()) {
                 return Ok(Value::Null);
             }
-            for element in elements {
-                if order(argument(0), &element)? == Some(Ordering::Equal) {
+            let read = if operation == Operation::Overlap { json_tree::elements } else { json_tree::each };
+            let (left, right) = (read(argument(0))?, read(argument(1))?);
+            for element in &left {
+                if contains(&right, element)? {
                     return Ok(boolean(true));
                 }
             }
@@ -112,6 +127,63 @@ fn apply(operation: Operation, arguments: &[Cow<'_, Value>]) -> Result<Value, Fa
             }
             Ok(if unknown { Value::Null } else { boolean(false) })
         }
+        Operation::Add | Operation::Subtract | Operation::Multiply | Operation::Divide => {
+            Ok(calculate(operation, &cast::to_numeric(argument(0)), &cast::to_numeric(argument(1))))
+        }
+        Operation::Concat => Ok(match (cast::text(argument(0)), cast::text(argument(1))) {
+            (Some(left), Some(right)) => Value::text([&*left, &*right].concat()),
+            _ => Value::Null,
+        }),
+        Operation::Arrow => functions::arrow(argument(0), argument(1)),
+        Operation::ArrowText => functions::arrow_text(argument(0), argument(1)),
+        Operation::Cast(target) => Ok(match target {
+            CastTarget::Text => cast::to_text(argument(0)),
+            CastTarget::Numeric => cast::to_numeric(argument(0)),
+            CastTarget::Integer => cast::to_integer(argument(0)),
+            CastTarget::Real => cast::to_real(argument(0)),
+            CastTarget::Blob => cast::to_blob(argument(0)),
+        }),
+        // Evaluated before its arguments are.
+        Operation::Case => Ok(Value::Null),
+        Operation::Function(function) => function.apply(arguments),
+    }
+}
+
+fn contains(elements: &[Value], value: &Value) -> Result<bool, Failure> {
+    for element in elements {
+        if order(value, element)? == Some(Ordering::Equal) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Arithmetic over numbers: integers among themselves, else reals; NULL where there is no result. An integer that does
+/// not fit into 64 bits becomes a real.
+fn calculate(operation: Operation, left: &Value, right: &Value) -> Value {
+    if let (Value::Integer(left), Value::Integer(right)) = (left, right) {
+        if operation == Operation::Divide && *right == 0 {
+            return Value::Null;
+        }
+        let exact = match operation {
+            Operation::Add => left.checked_add(*right),
+            Operation::Subtract => left.checked_sub(*right),
+            Operation::Multiply => left.checked_mul(*right),
+            _ => left.checked_div(*right),
+        };
+        if let Some(exact) = exact {
+            return Value::Integer(exact);
+        }
+    }
+    let (Value::Real(left), Value::Real(right)) = (cast::to_real(left), cast::to_real(right)) else {
+        return Value::Null;
+    };
+    match operation {
+        Operation::Add => Value::Real(left + right),
+        Operation::Subtract => Value::Real(left - right),
+        Operation::Multiply => Value::Real(left * right),
+        _ if right == 0.0 => Value::Null,
+        _ => Value::Real(left / right),
     }
 }
 

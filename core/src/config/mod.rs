@@ -5,13 +5,14 @@
 //! of row evaluators, grouped into bucket definitions, and of queriers. Rows and requests are then *evaluated* without
 //! looking at the text again. Everything here is pure; nothing in it depends on the order of a hash map.
 
+mod cast;
 mod definition;
 mod diagnostic;
 mod document;
-mod elements;
 mod evaluate;
 mod expression;
 mod functions;
+mod json_tree;
 mod normal_form;
 mod operation;
 mod options;

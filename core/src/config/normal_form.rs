@@ -97,7 +97,9 @@ fn tree(condition: &Condition, negated: bool, report: &mut SqlReport<'_>) -> Opt
             let all = (*operation == Operation::And) != negated;
             Some(if all { Tree::All(trees) } else { Tree::Any(trees) })
         }
-        Expression::Call(operation @ (Operation::Equal | Operation::InEach), sides) if !negated => {
+        Expression::Call(operation @ (Operation::Equal | Operation::InEach | Operation::OverlapEach), sides)
+            if !negated =>
+        {
             match matched(*operation, sides) {
                 Some(found) => Some(Tree::Match(found)),
                 None => spans_sources(condition, report),
@@ -107,20 +109,22 @@ fn tree(condition: &Condition, negated: bool, report: &mut SqlReport<'_>) -> Opt
     }
 }
 
-/// `row = request`, `row IN request` and `request IN row`, either way round.
+/// `=`, IN and `&&` between a row and the request, either way round.
 fn matched(operation: Operation, sides: &[Condition]) -> Option<Match> {
-    let [left, right] = sides else { return None };
-    let side = |elements: bool| operation == Operation::InEach && elements;
     fn made<I>(expression: Expression<I>, elements: bool) -> Side<I> {
         if elements { Side::Elements(expression) } else { Side::Value(expression) }
     }
-    match (row_side(left), request_side(right)) {
-        (Some(row), Some(request)) => Some(Match { row: made(row, false), request: made(request, side(true)) }),
-        _ => match (row_side(right), request_side(left)) {
-            (Some(row), Some(request)) => Some(Match { row: made(row, side(true)), request: made(request, false) }),
-            _ => None,
-        },
+    let [left, right] = sides else { return None };
+    let (left_elements, right_elements) = match operation {
+        Operation::Equal => (false, false),
+        Operation::InEach => (false, true),
+        _ => (true, true),
+    };
+    if let (Some(row), Some(request)) = (row_side(left), request_side(right)) {
+        return Some(Match { row: made(row, left_elements), request: made(request, right_elements) });
     }
+    let (row, request) = (row_side(right)?, request_side(left)?);
+    Some(Match { row: made(row, right_elements), request: made(request, left_elements) })
 }
 
 fn spans_sources(condition: &Condition, report: &mut SqlReport<'_>) -> Option<Tree> {

@@ -1,5 +1,7 @@
 //! The operations of expressions.
 
+use super::functions::Function;
+
 /// What a call computes from its arguments. The name of an operation is part of canonical forms and never changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Operation {
@@ -22,6 +24,49 @@ pub(super) enum Operation {
     InEach,
     /// `x IN ARRAY[…]`: membership in the arguments that follow the first.
     InList,
+    /// `a && b`: whether two JSON arrays share an element.
+    Overlap,
+    /// `a && b` in a condition: whether the rows of `json_each` share one.
+    OverlapEach,
+    Add,
+    Subtract,
+    Multiply,
+    Divide,
+    Concat,
+    /// `->`.
+    Arrow,
+    /// `->>`.
+    ArrowText,
+    Cast(CastTarget),
+    /// Conditions and values in turn, then the value for none of them.
+    Case,
+    Function(Function),
+}
+
+/// What a value is cast to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CastTarget {
+    Text,
+    Numeric,
+    Integer,
+    Real,
+    Blob,
+}
+
+impl CastTarget {
+    /// The names of the types.
+    pub(super) const NAMES: [&'static str; 5] = ["text", "numeric", "integer", "real", "blob"];
+
+    pub(super) fn find(name: &str) -> Option<Self> {
+        Some(match name.to_lowercase().as_str() {
+            "text" => Self::Text,
+            "numeric" => Self::Numeric,
+            "integer" => Self::Integer,
+            "real" => Self::Real,
+            "blob" => Self::Blob,
+            _ => return None,
+        })
+    }
 }
 
 impl Operation {
@@ -43,6 +88,22 @@ impl Operation {
             Self::InJson => "in_json",
             Self::InEach => "in_each",
             Self::InList => "in",
+            Self::Overlap => "&&",
+            Self::OverlapEach => "&&_each",
+            Self::Add => "+",
+            Self::Subtract => "-",
+            Self::Multiply => "*",
+            Self::Divide => "/",
+            Self::Concat => "||",
+            Self::Arrow => "->",
+            Self::ArrowText => "->>",
+            Self::Cast(CastTarget::Text) => "::text",
+            Self::Cast(CastTarget::Numeric) => "::numeric",
+            Self::Cast(CastTarget::Integer) => "::integer",
+            Self::Cast(CastTarget::Real) => "::real",
+            Self::Cast(CastTarget::Blob) => "::blob",
+            Self::Case => "case",
+            Self::Function(function) => function.name(),
         }
     }
 }

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use bytestring::ByteString;
 use serde_json::{Map, Value as Json};
 
-use super::elements;
 use super::evaluate::{Failure, evaluate, is_true};
 use super::expression::{RequestInput, RequestSource};
+use super::json_tree::{self, JsonTree, Numbers};
 use super::normal_form::Side;
 use super::plan::{Plan, Querier, Stream};
 use crate::bucket::BucketPriority;
@@ -211,7 +211,7 @@ impl Wish<'_> {
         let value = evaluate(side.expression(), &|input| Cow::Owned(self.input(input)))?;
         let values = match side {
             Side::Value(_) => vec![value.into_owned()],
-            Side::Elements(_) => elements::each(&value)?,
+            Side::Elements(_) => json_tree::each(&value)?,
         };
         let mut written: Vec<Vec<u8>> = Vec::with_capacity(values.len());
         let mut seen = std::collections::BTreeSet::new();
@@ -242,7 +242,8 @@ impl Wish<'_> {
         };
         let Some(source) = source else { return Value::Null };
         let Some((first, rest)) = input.path.split_first() else {
-            return elements::value(&Json::Object(source.clone()));
+            let entries = source.iter().map(|(key, value)| (key.clone(), value.into()));
+            return JsonTree::Object(entries.collect()).value(Numbers::Doubles);
         };
         let mut found = source.get(&**first);
         for key in rest {
@@ -252,6 +253,6 @@ impl Wish<'_> {
                 _ => None,
             };
         }
-        found.map_or(Value::Null, elements::value)
+        found.map_or(Value::Null, |found| JsonTree::from(found).value(Numbers::Doubles))
     }
 }

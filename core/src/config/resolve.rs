@@ -53,6 +53,16 @@ pub(super) fn resolve(select: &Select, report: &mut SqlReport<'_>) -> Option<Que
             None => complete = false,
         }
     }
+    let from_table = columns.iter().any(|column| match column {
+        Output::Star => true,
+        Output::Column { value, .. } => !value.is_constant(),
+    });
+    if !from_table {
+        report
+            .fatal("no-result-table", select.span, "this query selects nothing from its table")
+            .help("select at least one of its columns, or `*`");
+        complete = false;
+    }
     let condition = match &select.condition {
         Some(condition) => match scope.condition(condition, report) {
             Some(condition) => Some(condition),
@@ -135,7 +145,7 @@ fn table(item: &FromItem, report: &mut SqlReport<'_>) -> Option<(TableReference,
         name: text.into(),
         prefix,
     };
-    let scope = Scope { table: item.alias.as_ref().unwrap_or(name).text.clone() };
+    let scope = Scope::new(item.alias.as_ref().unwrap_or(name).text.clone());
     Some((table, scope))
 }
 

@@ -2,7 +2,8 @@
 
 use super::diagnostic::SqlReport;
 use super::expression::{Column, ConditionInput, Expression, RequestInput, RequestSource};
-use super::operation::Operation;
+use super::functions::Function;
+use super::operation::{CastTarget, Operation};
 use super::span::Span;
 use super::sql::ast::{BinaryOperator, Call, Expr, ExprKind, IsWhat, Name, SelectItem};
 use crate::value::Value;
@@ -13,20 +14,31 @@ type Condition = Expression<ConditionInput>;
 #[derive(Debug)]
 pub(super) struct Scope {
     /// The only name of the table: its alias, or its own.
-    pub(super) table: String,
+    table: String,
+}
+
+/// Where an expression stands. In a condition, `IN` and `&&` read lists as `json_each` does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Condition,
+    Output,
 }
 
 const REQUEST_SCHEMAS: [&str; 3] = ["auth", "connection", "subscription"];
 
 impl Scope {
+    pub(super) fn new(table: String) -> Self {
+        Self { table }
+    }
+
     /// An expression of WHERE.
     pub(super) fn condition(&self, expr: &Expr, report: &mut SqlReport<'_>) -> Option<Condition> {
-        self.expression(expr, report)
+        self.expression(expr, Place::Condition, report)
     }
 
     /// An expression of the select list, which may use columns only.
     pub(super) fn row_value(&self, expr: &Expr, report: &mut SqlReport<'_>) -> Option<Expression<Column>> {
-        let value = self.expression(expr, report)?;
+        let value = self.expression(expr, Place::Output, report)?;
         let mut requests = Vec::new();
         value.inputs(&mut |input| {
             if let ConditionInput::Request(request) = input {
@@ -53,7 +65,7 @@ impl Scope {
         None
     }
 
-    fn expression(&self, expr: &Expr, report: &mut SqlReport<'_>) -> Option<Condition> {
+    fn expression(&self, expr: &Expr, place: Place, report: &mut SqlReport<'_>) -> Option<Condition> {
         let call = |operation, arguments| Some(Expression::Call(operation, arguments));
         match &expr.kind {
             ExprKind::Null => Some(Expression::Literal(Value::Null)),
@@ -89,35 +101,35 @@ impl Scope {
                 report.fatal("star-not-allowed", expr.span, "`*` is not a value").help("name a column");
                 None
             }
-            ExprKind::And(members) => call(Operation::And, self.all(members, report)?),
-            ExprKind::Or(members) => call(Operation::Or, self.all(members, report)?),
-            ExprKind::Not(operand) => Some(self.expression(operand, report)?.not()),
-            ExprKind::Binary { operator, left, right } => self.binary(*operator, expr, left, right, report),
+            ExprKind::And(members) => call(Operation::And, self.all(members, place, report)?),
+            ExprKind::Or(members) => call(Operation::Or, self.all(members, place, report)?),
+            ExprKind::Not(operand) => Some(self.expression(operand, place, report)?.not()),
+            ExprKind::Binary { operator, left, right } => self.binary(*operator, expr, [left, right], place, report),
             ExprKind::Is { operand, negated, what } => {
                 let operation = match what {
                     IsWhat::Null => Operation::IsNull,
                     IsWhat::True => Operation::IsTrue,
                     IsWhat::False => Operation::IsFalse,
                 };
-                let value = Expression::Call(operation, vec![self.expression(operand, report)?]);
+                let value = Expression::Call(operation, vec![self.expression(operand, place, report)?]);
                 Some(if *negated { value.not() } else { value })
             }
             ExprKind::Between { operand, negated, low, high } => {
-                let parts = [operand, low, high].map(|part| self.expression(part, report));
+                let parts = [operand, low, high].map(|part| self.expression(part, place, report));
                 let value = Expression::Call(Operation::Between, parts.into_iter().collect::<Option<_>>()?);
                 Some(if *negated { value.not() } else { value })
             }
-            ExprKind::In { operand, negated, list } => self.membership(expr, operand, *negated, list, report),
-            ExprKind::Call(function) => self.call(function, report),
+            ExprKind::In { operand, negated, list } => self.membership(expr, [operand, list], *negated, place, report),
+            ExprKind::Call(function) => self.call(function, place, report),
             ExprKind::Like { operand, pattern } => {
-                self.all_of([&**operand, pattern], report);
+                self.all_of([&**operand, pattern], place, report);
                 report
                     .fatal("operator-not-supported", expr.span, "LIKE is not supported")
                     .help("compare with `=`, or keep the result in a column of its own");
                 None
             }
             ExprKind::Unknown { operator, operands } => {
-                self.all(operands, report);
+                self.all(operands, place, report);
                 report.fatal(
                     "operator-not-supported",
                     expr.span,
@@ -126,7 +138,7 @@ impl Scope {
                 None
             }
             ExprKind::Sign { negative, operand } => {
-                self.expression(operand, report);
+                self.expression(operand, place, report);
                 let sign = if *negative { '-' } else { '+' };
                 report.fatal(
                     "operator-not-supported",
@@ -136,22 +148,38 @@ impl Scope {
                 None
             }
             ExprKind::Cast { operand, target } => {
-                self.expression(operand, report);
-                not_yet(expr.span, &format!("a cast to `{}`", target.text), report)
+                let operand = self.expression(operand, place, report);
+                let Some(to) = CastTarget::find(&target.text) else {
+                    let message = format!("there is no cast to `{}`", target.text);
+                    let diagnostic = report.fatal("bad-cast", target.span, message);
+                    diagnostic.help(format!("the types are {}", CastTarget::NAMES.join(", ")));
+                    return None;
+                };
+                call(Operation::Cast(to), vec![operand?])
             }
             ExprKind::Case { operand, branches, otherwise } => {
-                let parts = branches.iter().flat_map(|(when, then)| [when, then]);
-                self.all_of(operand.iter().map(|part| &**part).chain(parts).chain(otherwise.as_deref()), report);
-                not_yet(expr.span, "CASE", report)
+                let subject = match operand {
+                    Some(operand) => Some(self.expression(operand, place, report)?),
+                    None => None,
+                };
+                let parts = branches.iter().flat_map(|(when, then)| [when, then]).chain(otherwise.as_deref());
+                let mut parts = self.all_of(parts, place, report)?;
+                if let Some(subject) = subject {
+                    for when in parts.chunks_exact_mut(2).map(|part| &mut part[0]) {
+                        let value = std::mem::replace(when, Expression::Literal(Value::Null));
+                        *when = Expression::Call(Operation::Equal, vec![subject.clone(), value]);
+                    }
+                }
+                call(Operation::Case, parts)
             }
             ExprKind::List(members) => {
-                self.all(members, report);
+                self.all(members, place, report);
                 let message = "ARRAY and ROW may stand on the right of IN only";
                 report.fatal("expression-not-supported", expr.span, message);
                 None
             }
             ExprKind::Tuple(members) => {
-                self.all(members, report);
+                self.all(members, place, report);
                 report
                     .fatal("expression-not-supported", expr.span, "a list in parentheses is not supported")
                     .help("write `x IN ARRAY['a', 'b']`");
@@ -176,17 +204,18 @@ impl Scope {
         }
     }
 
-    fn all(&self, members: &[Expr], report: &mut SqlReport<'_>) -> Option<Vec<Condition>> {
-        self.all_of(members.iter(), report)
+    fn all(&self, members: &[Expr], place: Place, report: &mut SqlReport<'_>) -> Option<Vec<Condition>> {
+        self.all_of(members.iter(), place, report)
     }
 
     /// All of them, so that all problems are reported at once.
     fn all_of<'e>(
         &self,
         members: impl IntoIterator<Item = &'e Expr>,
+        place: Place,
         report: &mut SqlReport<'_>,
     ) -> Option<Vec<Condition>> {
-        let resolved: Vec<_> = members.into_iter().map(|member| self.expression(member, report)).collect();
+        let resolved: Vec<_> = members.into_iter().map(|member| self.expression(member, place, report)).collect();
         resolved.into_iter().collect()
     }
 
@@ -194,12 +223,12 @@ impl Scope {
         &self,
         operator: BinaryOperator,
         expr: &Expr,
-        left: &Expr,
-        right: &Expr,
+        sides: [&Expr; 2],
+        place: Place,
         report: &mut SqlReport<'_>,
     ) -> Option<Condition> {
         use BinaryOperator as B;
-        let arguments = self.all_of([left, right], report)?;
+        let arguments = self.all_of(sides, place, report)?;
         let operation = match operator {
             B::Equal => Operation::Equal,
             // So that NULL is different from everything.
@@ -208,10 +237,20 @@ impl Scope {
             B::Greater => Operation::Greater,
             B::LessOrEqual => Operation::LessOrEqual,
             B::GreaterOrEqual => Operation::GreaterOrEqual,
-            B::Arrow | B::ArrowText => return not_yet(expr.span, "`->` and `->>`", report),
-            B::Add | B::Subtract | B::Multiply | B::Divide => return not_yet(expr.span, "arithmetic", report),
-            B::Concat => return not_yet(expr.span, "`||`", report),
-            B::Overlap => return not_yet(expr.span, "`&&`", report),
+            B::Arrow => Operation::Arrow,
+            B::ArrowText => Operation::ArrowText,
+            B::Add => Operation::Add,
+            B::Subtract => Operation::Subtract,
+            B::Multiply => Operation::Multiply,
+            B::Divide => Operation::Divide,
+            B::Concat => Operation::Concat,
+            B::Overlap if place == Place::Output => Operation::Overlap,
+            B::Overlap => {
+                if arguments.iter().any(is_request) && !arguments.iter().any(has_column) {
+                    return partitioned(expr.span, report);
+                }
+                Operation::OverlapEach
+            }
         };
         Some(Expression::Call(operation, arguments))
     }
@@ -219,16 +258,16 @@ impl Scope {
     fn membership(
         &self,
         expr: &Expr,
-        operand: &Expr,
+        [operand, list]: [&Expr; 2],
         negated: bool,
-        list: &Expr,
+        place: Place,
         report: &mut SqlReport<'_>,
     ) -> Option<Condition> {
-        let needle = self.expression(operand, report);
+        let needle = self.expression(operand, place, report);
         let value = match &list.kind {
             ExprKind::Subquery(select) => {
-                if !matches!(select.columns.as_slice(), [SelectItem { expr, .. }] if !matches!(expr.kind, ExprKind::Star { .. }))
-                {
+                let star = |item: &SelectItem| matches!(item.expr.kind, ExprKind::Star { .. });
+                if !matches!(select.columns.as_slice(), [only] if !star(only)) {
                     let message = "a subquery after IN must select exactly one column";
                     report.fatal("not-a-single-column", list.span, message).help("name the column that is compared");
                     return None;
@@ -236,28 +275,26 @@ impl Scope {
                 return not_yet(list.span, "subqueries", report);
             }
             ExprKind::List(members) => {
+                let members = self.all(members, place, report);
                 let mut arguments = vec![needle?];
-                arguments.extend(self.all(members, report)?);
+                arguments.extend(members?);
                 Expression::Call(Operation::InList, arguments)
             }
             _ => {
-                let array = self.expression(list, report)?;
-                let needle = needle?;
-                if !negated && is_request(&needle) && !has_column(&array) {
-                    let message = "a value of the request cannot be searched in a list of the request";
-                    report
-                        .fatal("request-function-partitioned", expr.span, message)
-                        .help("for fixed values write `x IN ARRAY['a', 'b']`");
-                    return None;
+                let array = self.expression(list, place, report);
+                let (needle, array) = (needle?, array?);
+                let each = !negated && place == Place::Condition;
+                if each && is_request(&needle) && !has_column(&array) {
+                    return partitioned(expr.span, report);
                 }
-                Expression::Call(if negated { Operation::InJson } else { Operation::InEach }, vec![needle, array])
+                Expression::Call(if each { Operation::InEach } else { Operation::InJson }, vec![needle, array])
             }
         };
         Some(if negated { value.not() } else { value })
     }
 
-    fn call(&self, call: &Call, report: &mut SqlReport<'_>) -> Option<Condition> {
-        let Some(schema) = &call.schema else { return self.function(call, report) };
+    fn call(&self, call: &Call, place: Place, report: &mut SqlReport<'_>) -> Option<Condition> {
+        let Some(schema) = &call.schema else { return self.function(call, place, report) };
         let source = match schema.text.as_str() {
             "auth" => RequestSource::Auth,
             "connection" => RequestSource::Connection,
@@ -312,21 +349,50 @@ impl Scope {
         Some(Expression::Input(ConditionInput::Request(RequestInput { source, path, span: call.span })))
     }
 
-    fn function(&self, call: &Call, report: &mut SqlReport<'_>) -> Option<Condition> {
+    fn function(&self, call: &Call, place: Place, report: &mut SqlReport<'_>) -> Option<Condition> {
         let name = call.name.text.as_str();
         if name == "random" {
             let message = "`random` gives another value each time, so that rows would come and go";
             report.fatal("non-deterministic-function", call.name.span, message);
             return None;
         }
-        if super::functions::exists(name) {
-            return not_yet(call.span, &format!("the function `{name}`"), report);
+        let lower = name.to_lowercase();
+        let Some((function, least, most)) = Function::find(&lower) else {
+            report
+                .fatal("unknown-function", call.name.span, format!("there is no function `{name}`"))
+                .near(name, &Function::names());
+            return None;
+        };
+        if let Some(span) = call.aggregate {
+            report.fatal("aggregate-syntax", span, "aggregates are not supported: a query selects rows, one by one");
+            return None;
         }
-        report
-            .fatal("unknown-function", call.name.span, format!("there is no function `{name}`"))
-            .near(name, &super::functions::NAMES);
-        None
+        let arguments = self.all(&call.arguments, place, report);
+        let count = call.arguments.len();
+        if !(least..=most).contains(&count) {
+            let expected = match most {
+                most if most == least => format!("{least}"),
+                usize::MAX => format!("{least} or more"),
+                most => format!("{least} to {most}"),
+            };
+            let message = format!("`{name}` takes {expected} arguments, not {count}");
+            report.fatal("argument-count", call.span, message);
+            return None;
+        }
+        Some(Expression::Call(Operation::Function(function), arguments?))
     }
+}
+
+/// Lists of the request are not searched for values of the request.
+fn partitioned(span: Span, report: &mut SqlReport<'_>) -> Option<Condition> {
+    report
+        .fatal(
+            "request-function-partitioned",
+            span,
+            "a value of the request cannot be searched in a list of the request",
+        )
+        .help("for fixed values write `x IN ARRAY['a', 'b']`");
+    None
 }
 
 fn not_yet(span: Span, what: &str, report: &mut SqlReport<'_>) -> Option<Condition> {

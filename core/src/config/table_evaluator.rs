@@ -6,9 +6,9 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 
-use super::elements;
 use super::evaluate::{Failure, evaluate, is_true};
 use super::expression::Expression;
+use super::json_tree;
 use super::normal_form::Side;
 use super::plan::{Plan, RowEvaluator};
 use super::resolve::Output;
@@ -281,7 +281,7 @@ fn parameters(keys: &[Side<Bound>], values: &[Value], out: &mut Evaluation) -> R
         let value = evaluate(key.expression(), &|bound| read(values, *bound))?;
         let mut set = match key {
             Side::Value(_) => vec![value],
-            Side::Elements(_) => elements::each(&value)?.into_iter().map(Cow::Owned).collect(),
+            Side::Elements(_) => json_tree::each(&value)?.into_iter().map(Cow::Owned).collect(),
         };
         set.retain(|value| !matches!(**value, Value::Null | Value::Blob(_)));
         if set.is_empty() {

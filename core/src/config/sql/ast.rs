@@ -191,8 +191,6 @@ pub(in crate::config) struct Call {
     pub(in crate::config) arguments: Vec<Expr>,
     /// DISTINCT, ORDER BY, FILTER or OVER: the syntax of aggregates.
     pub(in crate::config) aggregate: Option<Span>,
-    /// `substring(x FROM a FOR b)`.
-    pub(in crate::config) keyword_arguments: bool,
     pub(in crate::config) span: Span,
 }
 

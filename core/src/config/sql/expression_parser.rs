@@ -410,8 +410,7 @@ impl SqlParser<'_> {
     pub(super) fn call(&mut self, schema: Option<Name>, name: Name) -> Result<Call, SyntaxError> {
         let start = schema.as_ref().map_or(name.span, |schema| schema.span);
         self.expect_symbol("(")?;
-        let mut call =
-            Call { schema, name, arguments: Vec::new(), aggregate: None, keyword_arguments: false, span: start };
+        let mut call = Call { schema, name, arguments: Vec::new(), aggregate: None, span: start };
         if self.is_word("distinct") {
             call.aggregate = Some(self.span());
             self.advance();
@@ -419,8 +418,12 @@ impl SqlParser<'_> {
         if !self.is_symbol(")") {
             call.arguments.push(self.expression(0)?);
             loop {
-                if self.is_word("from") || self.is_word("for") {
-                    call.keyword_arguments = true;
+                if call.name.text == "substring" && (self.is_word("from") || self.is_word("for")) {
+                    // `substring(x FROM a FOR b)`; without FROM it begins at 1.
+                    if self.is_word("for") && call.arguments.len() == 1 {
+                        let kind = ExprKind::Integer("1".into());
+                        call.arguments.push(Expr { span: self.span(), kind, depth: 1 });
+                    }
                     self.advance();
                 } else if !self.eat_symbol(",") {
                     break;
