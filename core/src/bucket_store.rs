@@ -117,7 +117,7 @@ pub struct Deploy {
 }
 
 /// A request for operations of one bucket.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ReadRequest {
     /// The bucket.
     pub bucket: BucketId,

@@ -86,13 +86,13 @@ impl StreamDriver {
                     ServerCommand::Describe { at, buckets } => {
                         let store = &self.inner.store;
                         let clients = std::slice::from_ref(&self.client);
-                        let checksums = store.checksums(at, &buckets).await?;
+                        let generation = self.generation()?;
+                        let checksums = self.inner.reads.checksums(generation, at, &buckets).await?;
                         let write_checkpoint = store.write_checkpoints(at, clients).await?.pop().flatten();
                         self.tell(ServerEvent::Described { checksums, write_checkpoint })?;
                     }
                     ServerCommand::Read(requests) => {
-                        // What is encoded goes out before more is read, so that a slow client holds one read at most.
-                        let chunks = self.inner.store.read(&requests).await?;
+                        let chunks = self.inner.reads.read(self.generation()?, &requests).await?;
                         self.tell(ServerEvent::Read(chunks))?;
                     }
                     ServerCommand::Close => {
@@ -217,6 +217,12 @@ impl StreamDriver {
         self.membership.set_interest(interest, self.client.clone());
         self.resolved_with = Some((checkpoint.generation, Arc::clone(&checkpoint.config)));
         Ok(Some(Arc::new(resolved)))
+    }
+
+    /// The store's generation, as of the checkpoint that is being sent.
+    fn generation(&self) -> Result<Generation> {
+        let resolved = self.resolved_with.as_ref().map(|(generation, _)| *generation);
+        resolved.ok_or_else(|| Error::internal("a stream reads before it has resolved its buckets"))
     }
 
     fn encode(&mut self, line: &ServerLine) {

@@ -6,6 +6,7 @@ mod fan_out;
 mod plan;
 mod service;
 mod session;
+mod shared_reads;
 mod wanted;
 
 pub use event::{CheckpointUpdate, ResolvedStreams, ServerCommand, ServerEvent, ServerLine, Touched};

@@ -10,6 +10,7 @@ use futures::stream::{self, BoxStream, StreamExt};
 use super::driver::StreamDriver;
 use super::fan_out::FanOut;
 use super::session::SessionLimits;
+use super::shared_reads::SharedReads;
 use crate::bucket_store::BucketStore;
 use crate::checkpoint::DeployedConfig;
 use crate::clock::{Clock, SystemClock};
@@ -55,6 +56,7 @@ pub struct Readiness {
 
 pub(super) struct Inner {
     pub(super) store: Arc<dyn BucketStore>,
+    pub(super) reads: SharedReads,
     pub(super) fan_out: Arc<FanOut>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) limits: ServiceLimits,
@@ -88,6 +90,7 @@ impl SyncService {
     ) -> Self {
         let store: Arc<dyn BucketStore> = Arc::new(store);
         Self(Arc::new(Inner {
+            reads: SharedReads::new(Arc::clone(&store)),
             fan_out: Arc::new(FanOut::new(Arc::clone(&store))),
             store,
             clock: Arc::new(clock),

@@ -1,0 +1,46 @@
+//! A sync stream as the body of an answer: a task of its own runs the session, so that a client that does not read holds
+//! up nobody but itself.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
+use futures::stream::{self, BoxStream, StreamExt};
+use syncline_core::Result;
+use tokio::sync::mpsc;
+
+/// Pieces between the session and the socket, beside what the socket buffers.
+const PIECES: usize = 1;
+
+/// The body of this stream. It is cut if the client takes nothing for `patience`.
+pub(super) fn stream_body(mut lines: BoxStream<'static, Result<Bytes>>, patience: Duration) -> Body {
+    let (sender, receiver) = mpsc::channel::<Result<Bytes>>(PIECES);
+    tokio::spawn(async move {
+        loop {
+            let line = tokio::select! {
+                line = lines.next() => line,
+                // The client has gone; without this an idle stream would be noticed at its next sign of life.
+                () = sender.closed() => return,
+            };
+            let Some(line) = line else { return };
+            if let Err(error) = &line {
+                tracing::warn!(%error, "a sync stream failed");
+            }
+            let failed = line.is_err();
+            match tokio::time::timeout(patience, sender.send(line)).await {
+                Ok(Ok(())) if !failed => {}
+                Ok(_) => return,
+                Err(_) => {
+                    tracing::info!(?patience, "a client reads nothing; its stream is cut");
+                    return;
+                }
+            }
+        }
+    });
+    let pieces = stream::unfold(receiver, |mut receiver| async move {
+        let piece = receiver.recv().await?;
+        Some((piece, receiver))
+    });
+    // A compressing layer polls a body after its end.
+    Body::from_stream(pieces.fuse())
+}

@@ -1,0 +1,17 @@
+//! What browsers may do: any origin may call, with the headers that SDKs send, without cookies.
+
+use std::time::Duration;
+
+use axum::http::Method;
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, USER_AGENT};
+use tower_http::cors::{Any, CorsLayer};
+
+/// The layer around all routes of the router.
+pub(super) fn layer() -> CorsLayer {
+    CorsLayer::new()
+        .allow_origin(Any)
+        .expose_headers([CONTENT_TYPE])
+        .allow_methods([Method::GET, Method::HEAD, Method::POST])
+        .allow_headers([CONTENT_TYPE, AUTHORIZATION, USER_AGENT, HeaderName::from_static("x-user-agent")])
+        .max_age(Duration::from_secs(3_600))
+}

@@ -1,0 +1,84 @@
+//! Errors as SDKs understand them: a status, and a JSON body with a `PSYNC_…` code.
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+use syncline_core::{Error, ErrorKind};
+
+/// An error as an HTTP answer: `{"error":{"name","code","status","description"}}`.
+///
+/// Made from a core [`Error`] by `?`. What is internal goes to the log and not to the client.
+#[derive(Debug)]
+pub struct Problem {
+    status: StatusCode,
+    code: String,
+    name: &'static str,
+    description: String,
+}
+
+impl Problem {
+    /// An answer of this status and code.
+    pub fn new(status: StatusCode, code: impl Into<String>, description: impl Into<String>) -> Self {
+        Self { status, code: code.into(), name: name_of(status), description: description.into() }
+    }
+
+    pub(super) fn not_found(what: &str) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "PSYNC_S2002", format!("there is no {what}"))
+    }
+
+    /// The status of the answer.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+}
+
+fn name_of(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::BAD_REQUEST => "ValidationError",
+        StatusCode::UNAUTHORIZED => "AuthorizationError",
+        StatusCode::SERVICE_UNAVAILABLE => "ServiceError",
+        StatusCode::INTERNAL_SERVER_ERROR => "InternalServerError",
+        _ => "RequestError",
+    }
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        let (status, code) = match (error.kind(), error.code()) {
+            (_, Some(code @ "PSYNC_S2304")) => (StatusCode::TOO_MANY_REQUESTS, code),
+            (ErrorKind::Unauthorized, code) => (StatusCode::UNAUTHORIZED, code.unwrap_or("PSYNC_S2101")),
+            (ErrorKind::Invalid | ErrorKind::Protocol, code) => {
+                (StatusCode::BAD_REQUEST, code.unwrap_or("PSYNC_S2001"))
+            }
+            (ErrorKind::Unavailable | ErrorKind::Closed, code) => {
+                (StatusCode::SERVICE_UNAVAILABLE, code.unwrap_or("PSYNC_S2003"))
+            }
+            (_, code) => {
+                tracing::error!(%error, "a request failed");
+                return Self::new(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    code.unwrap_or("PSYNC_S2001"),
+                    "an internal error; the server's log says more",
+                );
+            }
+        };
+        Self::new(status, code, error.to_string())
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        if self.status == StatusCode::TOO_MANY_REQUESTS {
+            // As the official service answers: without a body.
+            return self.status.into_response();
+        }
+        let body = json!({ "error": {
+            "name": self.name,
+            "code": self.code,
+            "status": self.status.as_u16(),
+            "description": self.description,
+        }});
+        (self.status, Json(body)).into_response()
+    }
+}
