@@ -1,0 +1,16 @@
+//! The backend of an application: applies uploaded local transactions to Postgres under write rules.
+
+mod applier;
+mod catalog;
+mod plan;
+mod pool;
+mod postgres_backend;
+mod refusal;
+mod statement;
+mod table_name;
+mod writable_table;
+mod write_rule;
+
+pub use postgres_backend::PostgresBackend;
+pub use writable_table::WritableTable;
+pub use write_rule::{Write, WriteRule};
