@@ -91,7 +91,7 @@ impl Pool {
                     tracing::debug!(%error, "a connection to the database ended");
                 }
             });
-            Ok(client)
+            Ok::<_, Error>(client)
         };
         let client = timeout(CONNECT_LIMIT, connecting)
             .await
