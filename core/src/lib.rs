@@ -34,6 +34,7 @@ mod source;
 mod transport;
 
 // Drivers, and parts in memory.
+pub mod client;
 pub mod memory;
 mod replication;
 pub mod server;
@@ -55,6 +56,7 @@ pub use checkpoint::{
 };
 pub use checksum::Checksum;
 pub use chunk::{Chunk, ChunkBuilder, OperationRef};
+pub use client::{StreamHandle, SyncClient, SyncStatus};
 pub use client_store::{
     ClientState, ClientStore, PublishOutcome, PublishRequest, StoredSubscription, TargetBucket, TargetCheckpoint,
     UploadSequence, UploadState,
