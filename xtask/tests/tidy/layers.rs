@@ -34,12 +34,15 @@ const TRAITS: &[&str] = &["bucket_store", "client_store", "clock", "conflict", "
 const MIXED: &[&str] = &["client", "server", "replication"];
 /// The logic in them: pure, sans-IO. Anything else there is a driver.
 const PURE: &[&str] = &[
+    "client::connection",
+    "client::credentials",
     "client::download",
     "client::event",
+    "client::options",
     "client::reconnect",
     "client::session",
     "client::status",
-    "client::subscriptions",
+    "client::subscription",
     "client::upload",
     "replication::progress",
     "replication::row_image",
