@@ -297,6 +297,33 @@ mod tests {
     }
 
     #[test]
+    fn lists_that_ask_for_too_many_buckets_are_an_error_of_their_own() {
+        let config = config("  s: { query: SELECT * FROM t WHERE auth.user_id() = o AND a IN subscription.parameter('l') AND b IN subscription.parameter('l') AND c && d }
+  fine: { auto_subscribe: true, query: SELECT * FROM t }
+  lists: { query: SELECT * FROM t WHERE subscription.parameter('l') && a AND subscription.parameter('m') && b }");
+        let list: Vec<_> = (0..1000).collect();
+        let subscriptions = [StreamSubscription {
+            stream: "s".into(),
+            parameters: json!({ "l": list }).as_object().cloned(),
+            override_priority: None,
+        }];
+        let resolved = config.resolve(&ConfigRequest {
+            identity: &Identity::new("anna"),
+            parameters: &serde_json::Map::new(),
+            include_defaults: true,
+            subscriptions: &subscriptions,
+        });
+        assert_eq!(resolved.buckets.len(), 1);
+        assert_eq!(resolved.streams[0].errors[0].0, SubscriptionRef::Explicit(0));
+        let bound = config.bind(&table("t", &["a", "b"]));
+        let list = Value::text(json!(list).to_string());
+        let mut out = Evaluation::new();
+        bound.evaluate(&[list.clone(), list], &mut out);
+        assert_eq!(out.rows.len(), 1);
+        assert_eq!(out.errors[0].kind, "too-many-buckets");
+    }
+
+    #[test]
     fn all_problems_are_listed_with_line_column_and_mark() {
         let text = "config: { edition: 3 }\nstreams:\n  s:\n    qeury: SELECT 1\n  t:\n    query: |\n      SELECT *\n      FROM a JOIN b ON a.x = b.x\n";
         let diagnostics = SyncConfig::parse(text).unwrap_err();

@@ -1,7 +1,7 @@
 //! Requests: which buckets a user's connection may have, from its token, parameters and subscriptions alone.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytestring::ByteString;
@@ -16,6 +16,9 @@ use crate::bucket::BucketPriority;
 use crate::identity::Identity;
 use crate::json;
 use crate::value::Value;
+
+/// Buckets that one kind of bucket may have in one subscription, so that lists of a client cannot exhaust the memory.
+const REQUEST_LIMIT: usize = 10_000;
 
 /// What a client asks for, and who it is.
 #[derive(Debug, Clone, Copy)]
@@ -180,10 +183,17 @@ impl Wish<'_> {
                 let found = self.values(side)?;
                 values = Some(match values {
                     None => found,
-                    Some(values) => values.into_iter().filter(|value| found.contains(value)).collect(),
+                    Some(values) => {
+                        let found: BTreeSet<_> = found.into_iter().collect();
+                        values.into_iter().filter(|value| found.contains(value)).collect()
+                    }
                 });
             }
             let values = values.unwrap_or_default();
+            if combined.len().saturating_mul(values.len()) > REQUEST_LIMIT {
+                let message = format!("the parameters of this request ask for more than {REQUEST_LIMIT} buckets");
+                return Err(Failure::new("too-many-buckets", message));
+            }
             combined = (combined.iter())
                 .flat_map(|head| {
                     values.iter().map(move |value| {
@@ -214,7 +224,7 @@ impl Wish<'_> {
             Side::Elements(_) => json_tree::each(&value)?,
         };
         let mut written: Vec<Vec<u8>> = Vec::with_capacity(values.len());
-        let mut seen = std::collections::BTreeSet::new();
+        let mut seen = BTreeSet::new();
         for value in values.iter().filter(|value| !matches!(value, Value::Null | Value::Blob(_))) {
             let mut out = Vec::new();
             json::write_parameter(&mut out, value);

@@ -1,6 +1,7 @@
 //! Table evaluators: a config bound to one description of a table, turning its rows into operations.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -18,6 +19,8 @@ use crate::value::Value;
 
 /// Bytes that are reserved at a time for the data of rows.
 const BLOCK: usize = 64 << 10;
+/// Buckets that one row may be in through one query, so that a hostile list cannot exhaust the memory.
+const ROW_LIMIT: usize = 10_000;
 
 /// The parts of a sync config that concern one table, with its columns as indexes.
 #[derive(Debug, Clone, Default)]
@@ -63,6 +66,7 @@ pub struct Evaluation {
     scratch: Vec<u8>,
     block: BytesMut,
     written: Vec<Option<(ByteString, Bytes)>>,
+    buckets: Vec<ByteString>,
 }
 
 impl Evaluation {
@@ -222,8 +226,9 @@ impl TableEvaluator {
                 return Ok(());
             }
         }
-        let buckets = parameters(&evaluator.keys, values, out)?;
-        if buckets.is_empty() {
+        out.buckets.clear();
+        parameters(&evaluator.keys, values, out)?;
+        if out.buckets.is_empty() {
             return Ok(());
         }
         let object = &self.objects[evaluator.object];
@@ -235,7 +240,9 @@ impl TableEvaluator {
                 written
             }
         };
-        for parameters in buckets {
+        // The buckets of one query are distinct, so that only those of earlier queries can be met again.
+        let earlier = out.rows.len();
+        for parameters in out.buckets.drain(..) {
             let row = EvaluatedRow {
                 definition: evaluator.definition,
                 parameters,
@@ -249,7 +256,7 @@ impl TableEvaluator {
                     && other.object_type == row.object_type
                     && other.object_id == row.object_id
             };
-            match out.rows[first..].iter_mut().find(same) {
+            match out.rows[first..earlier].iter_mut().find(same) {
                 Some(other) => *other = row,
                 None => out.rows.push(row),
             }
@@ -271,11 +278,37 @@ fn read(values: &[Value], bound: Bound) -> Cow<'_, Value> {
     }
 }
 
-/// The parameters of the buckets that a row is in: one per combination of its keys' values, none if one has no value.
-fn parameters(keys: &[Side<Bound>], values: &[Value], out: &mut Evaluation) -> Result<Vec<ByteString>, Failure> {
+/// Collects the parameters of the buckets that a row is in: one per combination of its keys' values, none if a key has
+/// no value.
+fn parameters(keys: &[Side<Bound>], values: &[Value], out: &mut Evaluation) -> Result<(), Failure> {
     if keys.is_empty() {
-        return Ok(vec![ByteString::from_static("[]")]);
+        out.buckets.push(ByteString::from_static("[]"));
+        return Ok(());
     }
+    if keys.iter().any(|key| matches!(key, Side::Elements(_))) {
+        return combinations(keys, values, out);
+    }
+    out.scratch.clear();
+    for (index, key) in keys.iter().enumerate() {
+        let value = evaluate(key.expression(), &|bound| read(values, *bound))?;
+        if matches!(*value, Value::Null | Value::Blob(_)) {
+            return Ok(());
+        }
+        out.scratch.push(if index == 0 { b'[' } else { b',' });
+        json::write_parameter(&mut out.scratch, &value);
+    }
+    out.scratch.push(b']');
+    let parameters = take_parameters(out)?;
+    out.buckets.push(parameters);
+    Ok(())
+}
+
+fn take_parameters(out: &mut Evaluation) -> Result<ByteString, Failure> {
+    ByteString::try_from(out.take_scratch()).map_err(|error| Failure::new("bad-parameter-value", error.to_string()))
+}
+
+/// The same where a key may have several values.
+fn combinations(keys: &[Side<Bound>], values: &[Value], out: &mut Evaluation) -> Result<(), Failure> {
     let mut sets: Vec<Vec<Cow<'_, Value>>> = Vec::with_capacity(keys.len());
     for key in keys {
         let value = evaluate(key.expression(), &|bound| read(values, *bound))?;
@@ -285,12 +318,16 @@ fn parameters(keys: &[Side<Bound>], values: &[Value], out: &mut Evaluation) -> R
         };
         set.retain(|value| !matches!(**value, Value::Null | Value::Blob(_)));
         if set.is_empty() {
-            return Ok(Vec::new());
+            return Ok(());
         }
         sets.push(set);
     }
-    let count = sets.iter().map(Vec::len).product();
-    let mut result = Vec::with_capacity(count);
+    let count = sets.iter().try_fold(1usize, |count, set| count.checked_mul(set.len()));
+    let Some(count) = count.filter(|count| *count <= ROW_LIMIT) else {
+        let message = format!("this row is in more than {ROW_LIMIT} buckets of one query");
+        return Err(Failure::new("too-many-buckets", message));
+    };
+    let mut seen = BTreeSet::new();
     for combination in 0..count {
         out.scratch.clear();
         let mut rest = combination;
@@ -300,13 +337,12 @@ fn parameters(keys: &[Side<Bound>], values: &[Value], out: &mut Evaluation) -> R
             rest /= set.len();
         }
         out.scratch.push(b']');
-        let parameters = ByteString::try_from(out.take_scratch())
-            .map_err(|error| Failure::new("bad-parameter-value", error.to_string()))?;
-        if !result.contains(&parameters) {
-            result.push(parameters);
+        let parameters = take_parameters(out)?;
+        if seen.insert(parameters.clone()) {
+            out.buckets.push(parameters);
         }
     }
-    Ok(result)
+    Ok(())
 }
 
 impl Object {
