@@ -1,9 +1,21 @@
 //! HTTP for Syncline: the axum router that serves clients, and the reqwest transport of a client.
 
+#[cfg(feature = "client")]
+mod client;
 #[cfg(feature = "server")]
 mod server;
+#[cfg(feature = "client")]
+mod tls;
 
 #[cfg(feature = "server")]
 pub use axum;
+#[cfg(feature = "client")]
+pub use client::HttpTransport;
+/// The HTTP client that [`HttpTransport::client`] takes.
+#[cfg(feature = "client")]
+pub use reqwest;
+/// The TLS implementation whose configuration [`HttpTransport::tls`] takes.
+#[cfg(feature = "client")]
+pub use rustls;
 #[cfg(feature = "server")]
 pub use server::{Authenticated, HttpLimits, Problem, router, router_with_limits};

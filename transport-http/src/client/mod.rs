@@ -1,0 +1,6 @@
+//! The transport of a client over HTTP.
+
+mod answer;
+mod transport;
+
+pub use transport::HttpTransport;
