@@ -1,0 +1,423 @@
+//! What the catalog says now about the publication and the tables that a sync config reads.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+use postgres_protocol::escape::escape_literal;
+use serde::Deserialize;
+use syncline_core::TableSelection;
+
+use crate::connection::{Connection, Rows};
+use crate::error::PgError;
+use crate::state::{ColumnRecord, PartRecord, Progress, TableRecord};
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// The schema of a pattern that names none.
+pub(crate) const DEFAULT_SCHEMA: &str = "public";
+
+/// Types whose order and equality are those of their text as the index sees it; others are read in one go.
+const ORDERED_TYPES: [&str; 11] =
+    ["int2", "int4", "int8", "oid", "text", "varchar", "uuid", "date", "timestamp", "timestamptz", "bool"];
+
+/// The publication and the tables, as they are now.
+#[derive(Debug)]
+pub(crate) struct Catalog {
+    pub(crate) publication: Option<Publication>,
+    pub(crate) tables: Vec<CatalogTable>,
+}
+
+/// A publication.
+#[derive(Debug)]
+pub(crate) struct Publication {
+    pub(crate) oid: u32,
+    /// What it leaves out of insert, update, delete and truncate.
+    pub(crate) left_out: Vec<&'static str>,
+    pub(crate) via_root: bool,
+}
+
+/// A table that some pattern names.
+#[derive(Debug)]
+pub(crate) struct CatalogTable {
+    /// What to record of it, with nothing read yet.
+    pub(crate) record: TableRecord,
+    /// `r`, `p`, or something that cannot be replicated.
+    pub(crate) kind: char,
+    pub(crate) permanent: bool,
+    pub(crate) published: bool,
+    pub(crate) can_select: bool,
+    pub(crate) row_security: bool,
+    pub(crate) partitioned: bool,
+    /// Whether it can be read in order of its key.
+    pub(crate) ordered: bool,
+    /// Names of all its columns.
+    pub(crate) all_columns: Vec<String>,
+    /// Columns that are wanted but that the stream does not carry, since they are generated.
+    pub(crate) generated: Vec<String>,
+    /// Columns that are wanted but that the publication's column list leaves out.
+    pub(crate) unpublished: Vec<String>,
+    /// Columns whose existing rows got a value when they were added.
+    pub(crate) filled: BTreeSet<String>,
+    /// An estimate of its rows.
+    pub(crate) estimate: Option<u64>,
+}
+
+/// A row of `pg_publication_tables`; older servers have fewer columns.
+#[derive(Debug, Deserialize)]
+struct PublishedTable {
+    schemaname: String,
+    tablename: String,
+    attnames: Option<Vec<String>>,
+    rowfilter: Option<String>,
+}
+
+/// Reads all that is needed in a handful of queries, however many tables there are.
+pub(crate) async fn load(
+    connection: &mut Connection,
+    version: u32,
+    publication: &str,
+    selection: &TableSelection,
+) -> Result<Catalog, PgError> {
+    let (publication, published, memberships) = load_publication(connection, version, publication).await?;
+    let relations = load_relations(connection, selection).await?;
+    let parts = load_parts(connection, &relations).await?;
+
+    let oids: Vec<u32> = relations
+        .iter()
+        .filter(|relation| matches!(relation.kind, 'r' | 'p'))
+        .flat_map(|relation| std::iter::once(relation.oid).chain(parts.iter().map(|part| part.oid)))
+        .collect();
+    let columns = load_columns(connection, &oids).await?;
+    let keys = load_keys(connection, &oids).await?;
+    let by_name: HashMap<(&str, &str), &PublishedTable> =
+        published.iter().map(|table| ((table.schemaname.as_str(), table.tablename.as_str()), table)).collect();
+
+    let tables = relations
+        .iter()
+        .map(|relation| {
+            let own_parts: Vec<&Relation> = if relation.kind == 'p' {
+                parts.iter().filter(|part| part.root == relation.oid).collect()
+            } else {
+                vec![relation]
+            };
+            table(version, selection, relation, &own_parts, &columns, &keys, &by_name, &memberships)
+        })
+        .collect();
+    Ok(Catalog { publication, tables })
+}
+
+/// A row of `pg_class`.
+#[derive(Debug)]
+struct Relation {
+    oid: u32,
+    namespace: u32,
+    schema: String,
+    name: String,
+    kind: char,
+    permanent: bool,
+    identity: u8,
+    file: u32,
+    width: i16,
+    row_security: bool,
+    can_select: bool,
+    estimate: Option<u64>,
+    root: u32,
+}
+
+impl Relation {
+    fn read(rows: &Rows, row: usize) -> Result<Self, PgError> {
+        Ok(Self {
+            oid: rows.parse(row, "oid")?,
+            namespace: rows.parse(row, "relnamespace")?,
+            schema: rows.text(row, "nspname")?.to_owned(),
+            name: rows.text(row, "relname")?.to_owned(),
+            kind: rows.parse(row, "relkind")?,
+            permanent: rows.text(row, "relpersistence")? == "p",
+            identity: rows.text(row, "relreplident")?.bytes().next().unwrap_or(b'n'),
+            file: rows.parse(row, "relfilenode")?,
+            width: rows.parse(row, "relnatts")?,
+            row_security: rows.is_true(row, "relrowsecurity"),
+            can_select: rows.is_true(row, "can_select"),
+            estimate: rows.parse::<i64>(row, "estimate")?.try_into().ok(),
+            root: rows.parse(row, "root")?,
+        })
+    }
+}
+
+const RELATION: &str = "c.oid, c.relnamespace, n.nspname, c.relname, c.relkind, c.relpersistence, c.relreplident, \
+    c.relfilenode, c.relnatts, c.relrowsecurity, c.reltuples::bigint AS estimate, \
+    has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE') AS can_select";
+
+async fn load_publication(
+    connection: &mut Connection,
+    version: u32,
+    name: &str,
+) -> Result<(Option<Publication>, Vec<PublishedTable>, HashMap<u32, u32>), PgError> {
+    let literal = escape_literal(name);
+    let sql = format!(
+        "SELECT oid, pubinsert, pubupdate, pubdelete, pubtruncate, pubviaroot \
+         FROM pg_publication WHERE pubname = {literal}"
+    );
+    let rows = connection.query(&sql, LIMIT).await?;
+    if rows.len() == 0 {
+        return Ok((None, Vec::new(), HashMap::new()));
+    }
+    let actions =
+        [("pubinsert", "insert"), ("pubupdate", "update"), ("pubdelete", "delete"), ("pubtruncate", "truncate")];
+    let publication = Publication {
+        oid: rows.parse(0, "oid")?,
+        left_out: actions.iter().filter(|(column, _)| !rows.is_true(0, column)).map(|(_, action)| *action).collect(),
+        via_root: rows.is_true(0, "pubviaroot"),
+    };
+    let sql = format!("SELECT to_json(p)::text AS entry FROM pg_publication_tables p WHERE p.pubname = {literal}");
+    let rows = connection.query(&sql, LIMIT).await?;
+    let published = (0..rows.len())
+        .map(|row| {
+            serde_json::from_str(rows.text(row, "entry")?)
+                .map_err(|error| PgError::Protocol(format!("an entry of pg_publication_tables: {error}")))
+        })
+        .collect::<Result<_, PgError>>()?;
+    let mut sql = format!("SELECT prrelid AS member, oid FROM pg_publication_rel WHERE prpubid = {}", publication.oid);
+    if version >= 150_000 {
+        sql.push_str(&format!(
+            " UNION ALL SELECT pnnspid, oid FROM pg_publication_namespace WHERE pnpubid = {}",
+            publication.oid
+        ));
+    }
+    let rows = connection.query(&sql, LIMIT).await?;
+    let memberships = (0..rows.len())
+        .map(|row| Ok((rows.parse(row, "member")?, rows.parse(row, "oid")?)))
+        .collect::<Result<_, PgError>>()?;
+    Ok((Some(publication), published, memberships))
+}
+
+/// The relations that some pattern names. A partition is left out if its root is named too.
+async fn load_relations(connection: &mut Connection, selection: &TableSelection) -> Result<Vec<Relation>, PgError> {
+    let schemas: BTreeSet<&str> =
+        selection.patterns.iter().map(|pattern| pattern.schema.as_deref().unwrap_or(DEFAULT_SCHEMA)).collect();
+    if schemas.is_empty() {
+        return Ok(Vec::new());
+    }
+    let schemas = schemas.into_iter().map(escape_literal).collect::<Vec<_>>().join(",");
+    let sql = format!(
+        "SELECT {RELATION}, CASE WHEN c.relispartition THEN pg_partition_root(c.oid)::oid ELSE c.oid END AS root \
+         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+         WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname IN ({schemas}) ORDER BY n.nspname, c.relname"
+    );
+    let rows = connection.query(&sql, LIMIT).await?;
+    let mut relations = Vec::new();
+    for row in 0..rows.len() {
+        // A table that is just being dropped has no root any more.
+        if rows.get(row, "root").is_none() {
+            continue;
+        }
+        let relation = Relation::read(&rows, row)?;
+        if selection.matches(DEFAULT_SCHEMA, &relation.schema, &relation.name) {
+            relations.push(relation);
+        }
+    }
+    let named: BTreeSet<u32> = relations.iter().map(|relation| relation.oid).collect();
+    relations.retain(|relation| relation.root == relation.oid || !named.contains(&relation.root));
+    Ok(relations)
+}
+
+async fn load_parts(connection: &mut Connection, relations: &[Relation]) -> Result<Vec<Relation>, PgError> {
+    let roots: Vec<String> =
+        relations.iter().filter(|relation| relation.kind == 'p').map(|relation| relation.oid.to_string()).collect();
+    if roots.is_empty() {
+        return Ok(Vec::new());
+    }
+    let sql = format!(
+        "SELECT {RELATION}, t.root FROM \
+             (SELECT r AS root, (pg_partition_tree(r)).relid::oid AS leaf FROM unnest(ARRAY[{}]::oid[]) r) t \
+         JOIN pg_class c ON c.oid = t.leaf JOIN pg_namespace n ON n.oid = c.relnamespace \
+         WHERE c.relkind = 'r' ORDER BY t.root, c.oid",
+        roots.join(",")
+    );
+    let rows = connection.query(&sql, LIMIT).await?;
+    (0..rows.len()).map(|row| Relation::read(&rows, row)).collect()
+}
+
+/// A row of `pg_attribute`.
+#[derive(Debug)]
+struct Attribute {
+    record: ColumnRecord,
+    generated: bool,
+    filled: bool,
+    ordered: bool,
+}
+
+async fn load_columns(connection: &mut Connection, oids: &[u32]) -> Result<HashMap<u32, Vec<Attribute>>, PgError> {
+    let mut columns: HashMap<u32, Vec<Attribute>> = HashMap::new();
+    if oids.is_empty() {
+        return Ok(columns);
+    }
+    let sql = format!(
+        "SELECT a.attrelid, a.attnum, a.attname, a.atttypid, a.atttypmod, a.xmin AS version, t.typname, \
+             a.attgenerated <> '' AS generated, a.atthasmissing AS filled, \
+             t.typnamespace = 'pg_catalog'::regnamespace AND coalesce(l.collisdeterministic, true) AS plain \
+         FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid LEFT JOIN pg_collation l ON l.oid = a.attcollation \
+         WHERE a.attrelid IN ({}) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attrelid, a.attnum",
+        list(oids)
+    );
+    let rows = connection.query(&sql, LIMIT).await?;
+    for row in 0..rows.len() {
+        let record = ColumnRecord {
+            name: rows.text(row, "attname")?.to_owned(),
+            number: rows.parse(row, "attnum")?,
+            type_oid: rows.parse(row, "atttypid")?,
+            type_modifier: rows.parse(row, "atttypmod")?,
+            version: rows.parse(row, "version")?,
+        };
+        let ordered = rows.is_true(row, "plain") && ORDERED_TYPES.contains(&rows.text(row, "typname")?);
+        columns.entry(rows.parse(row, "attrelid")?).or_default().push(Attribute {
+            record,
+            generated: rows.is_true(row, "generated"),
+            filled: rows.is_true(row, "filled"),
+            ordered,
+        });
+    }
+    Ok(columns)
+}
+
+/// The numbers of the columns of an index.
+#[derive(Debug)]
+struct Index {
+    table: u32,
+    primary: bool,
+    identity: bool,
+    columns: Vec<i16>,
+}
+
+async fn load_keys(connection: &mut Connection, oids: &[u32]) -> Result<Vec<Index>, PgError> {
+    if oids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let sql = format!(
+        "SELECT indrelid, indisprimary, indisreplident, indnkeyatts, indkey::text AS columns FROM pg_index \
+         WHERE indrelid IN ({}) AND indisvalid AND indimmediate AND (indisprimary OR indisreplident)",
+        list(oids)
+    );
+    let rows = connection.query(&sql, LIMIT).await?;
+    (0..rows.len())
+        .map(|row| {
+            let count: usize = rows.parse(row, "indnkeyatts")?;
+            Ok(Index {
+                table: rows.parse(row, "indrelid")?,
+                primary: rows.is_true(row, "indisprimary"),
+                identity: rows.is_true(row, "indisreplident"),
+                columns: rows
+                    .text(row, "columns")?
+                    .split(' ')
+                    .filter_map(|word| word.parse().ok())
+                    .take(count)
+                    .collect(),
+            })
+        })
+        .collect()
+}
+
+fn list(oids: &[u32]) -> String {
+    oids.iter().map(u32::to_string).collect::<Vec<_>>().join(",")
+}
+
+/// The key of a table: its replica identity, or its primary key if the whole row is the identity.
+fn key_of(relation: &Relation, columns: &[Attribute], keys: &[Index]) -> Vec<String> {
+    let index = keys.iter().filter(|index| index.table == relation.oid).find(|index| match relation.identity {
+        b'i' => index.identity,
+        b'd' | b'f' => index.primary,
+        _ => false,
+    });
+    match index {
+        Some(index) => index
+            .columns
+            .iter()
+            .filter_map(|number| columns.iter().find(|column| column.record.number == *number))
+            .map(|column| column.record.name.clone())
+            .collect(),
+        None if relation.identity == b'f' => {
+            columns.iter().filter(|column| !column.generated).map(|column| column.record.name.clone()).collect()
+        }
+        None => Vec::new(),
+    }
+}
+
+#[allow(clippy::too_many_arguments, reason = "it joins the results of as many queries")]
+fn table(
+    version: u32,
+    selection: &TableSelection,
+    relation: &Relation,
+    parts: &[&Relation],
+    columns: &HashMap<u32, Vec<Attribute>>,
+    keys: &[Index],
+    published: &HashMap<(&str, &str), &PublishedTable>,
+    memberships: &HashMap<u32, u32>,
+) -> CatalogTable {
+    let attributes = columns.get(&relation.oid).map(Vec::as_slice).unwrap_or_default();
+    let entry = |relation: &Relation| published.get(&(relation.schema.as_str(), relation.name.as_str())).copied();
+    let key = key_of(relation, attributes, keys);
+    // Every leaf must have the same key, or rows of two leaves could not be told apart.
+    let same_key = parts.iter().all(|part| {
+        let attributes = columns.get(&part.oid).map(Vec::as_slice).unwrap_or_default();
+        key_of(part, attributes, keys) == key
+    });
+    let reads = |name: &str| selection.reads(DEFAULT_SCHEMA, &relation.schema, &relation.name, name);
+    let listed = parts.first().and_then(|part| entry(part)).and_then(|entry| entry.attnames.as_ref());
+    let in_list = |name: &str| listed.is_none_or(|names| names.iter().any(|listed| listed == name));
+    // From 18 on a publication may carry generated columns, and then lists them.
+    let carried = |column: &Attribute| {
+        in_list(&column.record.name) && (!column.generated || version >= 180_000 && listed.is_some())
+    };
+    let wanted = |column: &&Attribute| reads(&column.record.name);
+    let names = |column: &Attribute| column.record.name.clone();
+    CatalogTable {
+        kind: relation.kind,
+        permanent: relation.permanent && parts.iter().all(|part| part.permanent),
+        published: parts.iter().all(|part| entry(part).is_some()),
+        can_select: parts.iter().all(|part| part.can_select),
+        row_security: relation.row_security || parts.iter().any(|part| part.row_security),
+        partitioned: relation.kind == 'p',
+        ordered: key.iter().all(|name| attributes.iter().any(|column| column.record.name == *name && column.ordered))
+            && (relation.identity != b'f' || keys.iter().any(|index| index.table == relation.oid && index.primary)),
+        all_columns: attributes.iter().map(names).collect(),
+        generated: attributes.iter().filter(wanted).filter(|c| c.generated && !carried(c)).map(names).collect(),
+        unpublished: attributes.iter().filter(wanted).filter(|c| !in_list(&c.record.name)).map(names).collect(),
+        filled: parts
+            .iter()
+            .flat_map(|part| columns.get(&part.oid).map(Vec::as_slice).unwrap_or_default())
+            .filter(|column| column.filled)
+            .map(names)
+            .collect(),
+        estimate: parts.iter().map(|part| part.estimate).sum(),
+        record: TableRecord {
+            oid: relation.oid,
+            schema: relation.schema.clone(),
+            name: relation.name.clone(),
+            identity: relation.identity,
+            width: relation.width,
+            membership: [relation.oid, relation.namespace]
+                .iter()
+                .find_map(|member| memberships.get(member))
+                .copied()
+                .unwrap_or(0),
+            columns: attributes
+                .iter()
+                .filter(|column| carried(column) && (reads(&column.record.name) || key.contains(&column.record.name)))
+                .map(|column| column.record.clone())
+                .collect(),
+            key: if same_key { key } else { Vec::new() },
+            parts: parts
+                .iter()
+                .map(|part| PartRecord {
+                    oid: part.oid,
+                    schema: part.schema.clone(),
+                    name: part.name.clone(),
+                    file: part.file,
+                    filter: entry(part).and_then(|entry| entry.rowfilter.clone()),
+                    progress: Progress::Pending,
+                })
+                .collect(),
+            stale: None,
+        },
+    }
+}

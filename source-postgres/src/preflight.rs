@@ -1,0 +1,230 @@
+//! What must be right before replication can begin. Each complaint says how to mend it.
+
+use postgres_protocol::escape::{escape_identifier, escape_literal};
+use syncline_core::{Error, TablePattern, TableSelection};
+
+use crate::catalog::{Catalog, CatalogTable, DEFAULT_SCHEMA};
+use crate::link::Link;
+use crate::state::State;
+
+/// The oldest server whose stream carries our markers.
+const OLDEST_VERSION: u32 = 140_000;
+
+/// What was found out about the server on the way.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Server {
+    /// Such as 150018.
+    pub(crate) version: u32,
+    /// The patience of its walsenders in milliseconds; zero is endless.
+    pub(crate) sender_timeout_ms: u64,
+}
+
+/// Checks the server itself and the role.
+pub(crate) async fn check_server(link: &mut Link) -> Result<Server, Error> {
+    let rows = link
+        .query(
+            "SELECT current_setting('server_version_num') AS version, current_setting('wal_level') AS wal_level, \
+                 pg_is_in_recovery() AS standby, current_user AS role, \
+                 (SELECT rolsuper OR rolreplication FROM pg_roles WHERE rolname = current_user) \
+                     OR EXISTS (SELECT FROM pg_roles WHERE rolname = 'rds_replication' \
+                         AND pg_has_role(current_user, oid, 'member')) AS may_replicate, \
+                 (SELECT setting FROM pg_settings WHERE name = 'wal_sender_timeout') AS sender_timeout",
+        )
+        .await?;
+    let version: u32 = rows.parse(0, "version")?;
+    let mut problems = Vec::new();
+    if version < OLDEST_VERSION {
+        problems.push(format!("the server has version {}, but 14 is the oldest that works", version / 10_000));
+    }
+    if rows.is_true(0, "standby") {
+        problems.push("the server is a standby: use the address of the primary".into());
+    }
+    let level = rows.text(0, "wal_level")?;
+    if level != "logical" {
+        problems.push(format!(
+            "wal_level is {level}: run `ALTER SYSTEM SET wal_level = logical;` and restart the server (hosts have a \
+             setting of their own for it, such as rds.logical_replication)"
+        ));
+    }
+    if !rows.is_true(0, "may_replicate") {
+        let role = rows.text(0, "role")?;
+        problems.push(format!(
+            "role {role} may not replicate: run `ALTER ROLE {} REPLICATION;` as a superuser",
+            escape_identifier(role)
+        ));
+    }
+    finish(problems)?;
+    Ok(Server { version, sender_timeout_ms: rows.parse(0, "sender_timeout")? })
+}
+
+/// Checks that a new slot can be made.
+pub(crate) async fn check_free_slot(link: &mut Link) -> Result<(), Error> {
+    let rows = link
+        .query(
+            "SELECT current_setting('max_replication_slots')::int AS slots, \
+                 (SELECT count(*) FROM pg_replication_slots) AS used",
+        )
+        .await?;
+    let (slots, used): (u64, u64) = (rows.parse(0, "slots")?, rows.parse(0, "used")?);
+    if used >= slots {
+        return Err(Error::unavailable(format!(
+            "all {slots} replication slots are in use: drop one that nobody needs (SELECT slot_name, active FROM \
+             pg_replication_slots), or raise max_replication_slots and restart the server"
+        )));
+    }
+    if slots - used < 2 {
+        tracing::warn!(slots, used, "only one replication slot is free; a second deployment would find none");
+    }
+    Ok(())
+}
+
+/// Checks the publication and every table that the config reads. Tables that were replicated before may be gone.
+pub(crate) fn check_tables(
+    catalog: &Catalog,
+    publication: &str,
+    selection: &TableSelection,
+    known: Option<&State>,
+) -> Result<u32, Error> {
+    let Some(found) = &catalog.publication else {
+        return Err(Error::invalid(format!(
+            "there is no publication `{publication}`: run `{}` as the owner of the tables",
+            create_publication(publication, catalog)
+        )));
+    };
+    let mut problems = Vec::new();
+    let alter = format!("ALTER PUBLICATION {}", escape_identifier(publication));
+    if !found.left_out.is_empty() {
+        problems.push(format!(
+            "publication {publication} leaves out {}, so that rows would never go away: run `{alter} SET (publish = \
+             'insert, update, delete, truncate');`",
+            found.left_out.join(" and ")
+        ));
+    }
+    for pattern in &selection.patterns {
+        check_pattern(pattern, catalog, known, &mut problems);
+    }
+    for table in &catalog.tables {
+        check_table(table, found.via_root, publication, &alter, known, &mut problems);
+    }
+    finish(problems)?;
+    Ok(found.oid)
+}
+
+fn check_pattern(pattern: &TablePattern, catalog: &Catalog, known: Option<&State>, problems: &mut Vec<String>) {
+    let schema = pattern.schema.as_deref().unwrap_or(DEFAULT_SCHEMA);
+    let tables: Vec<&CatalogTable> = catalog
+        .tables
+        .iter()
+        .filter(|table| pattern.matches(DEFAULT_SCHEMA, &table.record.schema, &table.record.name))
+        .collect();
+    let was_known = known.is_some_and(|state| {
+        state.tables.iter().any(|table| pattern.matches(DEFAULT_SCHEMA, &table.schema, &table.name))
+    });
+    let label = format!("{schema}.{}{}", pattern.name, if pattern.prefix { "%" } else { "" });
+    if tables.is_empty() {
+        if was_known || pattern.prefix {
+            tracing::warn!(table = label, "no table of this name is there now");
+        } else {
+            problems.push(format!("there is no table {label}: create it, or take it out of the sync config"));
+        }
+        return;
+    }
+    for column in pattern.columns.iter().flatten() {
+        if tables.iter().any(|table| table.all_columns.iter().any(|name| **name == **column)) {
+            continue;
+        }
+        if was_known {
+            tracing::warn!(table = label, column = &**column, "no column of this name is there now");
+        } else {
+            problems.push(format!("table {label} has no column `{column}`, which the sync config reads"));
+        }
+    }
+}
+
+fn check_table(
+    table: &CatalogTable,
+    via_root: bool,
+    publication: &str,
+    alter: &str,
+    known: Option<&State>,
+    problems: &mut Vec<String>,
+) {
+    let record = &table.record;
+    let label = record.label();
+    let name = format!("{}.{}", escape_identifier(&record.schema), escape_identifier(&record.name));
+    match table.kind {
+        'v' | 'm' | 'f' => {
+            problems.push(format!(
+                "{label} is not a table but a view or a foreign table, whose changes are not in the log"
+            ));
+            return;
+        }
+        _ if !table.permanent => {
+            problems.push(format!("table {label} is unlogged: run `ALTER TABLE {name} SET LOGGED;`"));
+            return;
+        }
+        _ => {}
+    }
+    if table.partitioned && via_root {
+        problems.push(format!(
+            "table {label} is partitioned, and publication {publication} publishes it by its root, which hides \
+             truncated partitions: run `{alter} SET (publish_via_partition_root = false);`"
+        ));
+    } else if !table.published {
+        problems.push(format!("table {label} is not in publication {publication}: run `{alter} ADD TABLE {name};`"));
+    }
+    if !table.can_select && known.is_none_or(|state| !state.is_complete() || state.table_of(record.oid).is_none()) {
+        problems.push(format!(
+            "this role may not read table {label}: run `GRANT USAGE ON SCHEMA {} TO …; GRANT SELECT ON {name} TO …;`",
+            escape_identifier(&record.schema)
+        ));
+    }
+    if record.key.is_empty() {
+        problems.push(format!(
+            "table {label} has no key by which the log could name its rows: give it a primary key, or run `ALTER TABLE \
+             {name} REPLICA IDENTITY USING INDEX …;` (or FULL){}",
+            if table.partitioned { "; all partitions need the same" } else { "" }
+        ));
+    } else if !table.ordered && record.identity == b'f' {
+        tracing::warn!(table = label, "rows without a primary key that are alike in all columns count as one row");
+    }
+    for column in &table.generated {
+        problems.push(format!(
+            "column `{column}` of table {label} is generated and not in the log: compute it in the sync config, or fill \
+             an ordinary column by a trigger"
+        ));
+    }
+    for column in &table.unpublished {
+        problems.push(format!("publication {publication} leaves out column `{column}` of table {label}: add it there"));
+    }
+    if table.row_security {
+        tracing::warn!(
+            table = label,
+            "row security is on for this table and hides rows from this role: run `ALTER ROLE … BYPASSRLS`"
+        );
+    }
+}
+
+/// The statement that would make the publication.
+fn create_publication(publication: &str, catalog: &Catalog) -> String {
+    let tables: Vec<String> = catalog
+        .tables
+        .iter()
+        .map(|table| format!("{}.{}", escape_identifier(&table.record.schema), escape_identifier(&table.record.name)))
+        .collect();
+    let name = escape_identifier(publication);
+    if tables.is_empty() || tables.len() > 30 {
+        format!("CREATE PUBLICATION {name} FOR ALL TABLES;")
+    } else {
+        format!("CREATE PUBLICATION {name} FOR TABLE {};", tables.join(", "))
+    }
+}
+
+/// The SQL condition that finds a slot by its name.
+pub(crate) fn slot_condition(slot: &str) -> String {
+    format!("slot_name = {}", escape_literal(slot))
+}
+
+fn finish(problems: Vec<String>) -> Result<(), Error> {
+    if problems.is_empty() { Ok(()) } else { Err(Error::invalid(problems.join("; "))) }
+}

@@ -1,0 +1,349 @@
+//! One run of a source: from the checks at its start to the error that ends it.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use syncline_core::{SourceEvent, SourceStart, TableId, TableSelection};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::catalog::{self, Catalog, DEFAULT_SCHEMA};
+use crate::connection::{self, Connection};
+use crate::link::Link;
+use crate::lsn::Lsn;
+use crate::output::{Output, Stop};
+use crate::preflight::{self, Server};
+use crate::reread::Readable;
+use crate::schema::{self, Change};
+use crate::slot;
+use crate::source::{Settings, Shared, message_sql, nudge_content};
+use crate::state::{Progress, State, TableRecord};
+use crate::transactions::Tracked;
+use crate::value::TypeRegistry;
+use crate::visibility;
+use crate::walsender;
+
+/// How often the catalog is compared with what we know, since most changes of a schema leave no trace in the stream.
+pub(crate) const POLL_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Everything that one run of a source works with.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) selection: TableSelection,
+    pub(crate) server: Server,
+    pub(crate) state: State,
+    /// The state differs from what was sent last.
+    pub(crate) state_changed: bool,
+    /// Some table may be stale or not completely read.
+    unsettled: bool,
+    /// For catalog queries and messages of this run.
+    pub(crate) sql: Link,
+    pub(crate) types: TypeRegistry,
+    pub(crate) output: Output,
+    /// Everything up to here has been sent, by this run or an earlier one.
+    pub(crate) position: Lsn,
+    /// The relations that the stream has described on this connection.
+    pub(crate) relations: HashMap<u32, Tracked>,
+    /// Tables of which rows came in another form than they were last read in.
+    pub(crate) outdated: BTreeSet<u32>,
+    /// Estimates of rows, for people.
+    pub(crate) estimates: HashMap<u32, u64>,
+    /// Tables that can be read in order of their key.
+    pub(crate) ordered: BTreeSet<u32>,
+    pub(crate) poll_at: Instant,
+    /// No stream ran yet, so nothing is known of which transactions are visible.
+    fresh: bool,
+}
+
+impl Session {
+    /// Connects, checks everything, and makes the slot if there is none yet.
+    pub(crate) async fn begin(
+        settings: &Arc<Settings>,
+        shared: &Arc<Shared>,
+        start: SourceStart,
+        output: Output,
+    ) -> Result<Self, Stop> {
+        let durable = start.position.as_ref().map(Lsn::try_from).transpose()?;
+        let known = match (&start.state, durable) {
+            (None, None) => None,
+            (Some(state), _) => match State::decode(state)? {
+                Some(state) => Some(state),
+                None => return Err(Stop::Lost("another version of this program wrote the stored state".into())),
+            },
+            (None, Some(_)) => return Err(Stop::Lost("the store has a position but no state of this source".into())),
+        };
+        let mut sql = Link::new(settings.config.clone(), "syncline");
+        let server = preflight::check_server(&mut sql).await?;
+        let catalog =
+            catalog::load(sql.connection().await?, server.version, &settings.publication, &start.selection).await?;
+        let publication = preflight::check_tables(&catalog, &settings.publication, &start.selection, known.as_ref())?;
+
+        let incarnation = known.as_ref().map_or_else(|| Uuid::new_v4().as_u64_pair().0, |state| state.incarnation);
+        let mut replication =
+            Connection::open(&settings.config, connection::Session::Replication, &slot::application_name(incarnation))
+                .await?;
+        let identity = walsender::identify(&mut replication).await?;
+        let (state, position, fresh, state_changed) = match known {
+            Some(mut state) => {
+                if state.slot != settings.slot() {
+                    return Err(Stop::Lost(format!(
+                        "the replication slot is to be {} instead of {}; drop the old one",
+                        settings.slot(),
+                        state.slot
+                    )));
+                }
+                if state.publication != publication {
+                    return Err(Stop::Lost(format!(
+                        "publication {} was dropped and made again; what changed in between is not in the log",
+                        settings.publication
+                    )));
+                }
+                let position = durable.unwrap_or_default().max(state.consistent_point);
+                slot::check(&mut sql, &mut replication, &identity, &state, position).await?;
+                let promoted = state.timeline != identity.timeline;
+                state.timeline = identity.timeline;
+                (state, position, durable.is_none(), promoted)
+            }
+            None => {
+                let slot = settings.slot();
+                let consistent_point = slot::create(&mut sql, &mut replication, &slot).await?;
+                let state = State {
+                    system: identity.system,
+                    timeline: identity.timeline,
+                    slot,
+                    incarnation,
+                    publication,
+                    consistent_point,
+                    tables: Vec::new(),
+                };
+                (state, consistent_point, true, false)
+            }
+        };
+        // What an earlier run was told must not count for this one: it may have been another slot.
+        shared.durable.send_replace(durable.unwrap_or_default());
+        shared.streamed.begin(&mut sql).await?;
+        let mut session = Self {
+            settings: settings.clone(),
+            shared: shared.clone(),
+            selection: start.selection,
+            server,
+            state,
+            state_changed,
+            unsettled: true,
+            sql,
+            types: TypeRegistry::default(),
+            output,
+            position,
+            relations: HashMap::new(),
+            outdated: BTreeSet::new(),
+            estimates: HashMap::new(),
+            ordered: BTreeSet::new(),
+            poll_at: Instant::now() + POLL_INTERVAL,
+            fresh,
+        };
+        session.compare(&catalog).await?;
+        for table in &mut session.state.tables {
+            // Reading in one go cannot be resumed: all of the table is read again.
+            if table.parts.iter().any(|part| matches!(part.progress, Progress::Unordered { .. })) {
+                table.stale = Some(Lsn(0));
+            }
+        }
+        Ok(session)
+    }
+
+    /// Sends events until something ends it.
+    pub(crate) async fn run(mut self) {
+        let stop = match self.go().await {
+            Ok(never) => match never {},
+            Err(stop) => stop,
+        };
+        let stop = self.explain(stop).await;
+        self.output.finish(stop).await;
+    }
+
+    async fn go(&mut self) -> Result<std::convert::Infallible, Stop> {
+        // The snapshot of a new slot, or one that was interrupted, comes before the stream.
+        self.read_tables(true).await?;
+        let stream = slot::open_stream(
+            &mut self.sql,
+            &self.settings,
+            &self.shared,
+            &self.state,
+            self.position,
+            Duration::from_millis(self.server.sender_timeout_ms),
+        )
+        .await?;
+        // Somebody may wait for a position that an idle server would never pass.
+        self.nudge().await?;
+        self.follow(stream).await
+    }
+
+    /// A publication that does not exist at all is for a person to make; until then nothing is thrown away.
+    async fn explain(&mut self, stop: Stop) -> Stop {
+        let Stop::Lost(reason) = stop else { return stop };
+        let sql = format!(
+            "SELECT count(*) AS n FROM pg_publication WHERE pubname = {}",
+            postgres_protocol::escape::escape_literal(&self.settings.publication)
+        );
+        match self.sql.query_again(&sql).await {
+            Ok(rows) if rows.get(0, "n") == Some("0") => Stop::Failed(syncline_core::Error::invalid(format!(
+                "publication {} is gone ({reason}): create it again",
+                self.settings.publication
+            ))),
+            Ok(_) => Stop::Lost(reason),
+            // Nothing is given up before it is certain.
+            Err(error) => Stop::Failed(error.into()),
+        }
+    }
+
+    /// Makes the stream move past everything that was committed before.
+    pub(crate) async fn nudge(&mut self) -> Result<(), Stop> {
+        let sql = message_sql(&nudge_content(&self.state.slot));
+        self.sql.query_again(&sql).await?;
+        Ok(())
+    }
+
+    /// Compares all tables with the catalog: new ones are to be read, changed ones to be read again, as soon as the stream
+    /// has passed the present.
+    pub(crate) async fn compare(&mut self, catalog: &Catalog) -> Result<(), Stop> {
+        let mut stale = Vec::new();
+        for table in &catalog.tables {
+            if !matches!(table.kind, 'r' | 'p') {
+                continue;
+            }
+            let oid = table.record.oid;
+            self.estimates.extend(table.estimate.map(|estimate| (oid, estimate)));
+            if table.ordered {
+                self.ordered.insert(oid);
+            } else {
+                self.ordered.remove(&oid);
+            }
+            match self.state.tables.iter_mut().find(|known| known.oid == oid) {
+                None => {
+                    self.state.tables.push(table.record.clone());
+                    self.state_changed = true;
+                }
+                Some(known) => match schema::compare(known, table) {
+                    Change::None => {}
+                    Change::Harmless(record) => {
+                        *known = record;
+                        self.state_changed = true;
+                    }
+                    Change::Reread(reason) if known.stale.is_none() => {
+                        tracing::info!(table = known.label(), reason, "the table will be read again");
+                        stale.push(oid);
+                    }
+                    Change::Reread(_) => {}
+                },
+            }
+        }
+        for known in &mut self.state.tables {
+            let gone = !catalog.tables.iter().any(|table| table.record.oid == known.oid);
+            if gone && known.stale != Some(Lsn(0)) {
+                tracing::info!(table = known.label(), "the table is gone or has another name");
+                known.stale = Some(Lsn(0));
+                self.state_changed = true;
+            }
+        }
+        self.unsettled = true;
+        self.mark_stale(stale).await?;
+        self.share_readable();
+        Ok(())
+    }
+
+    /// These tables are to be read again once the stream has passed the present.
+    pub(crate) async fn mark_stale(&mut self, oids: impl IntoIterator<Item = u32>) -> Result<(), Stop> {
+        let oids: BTreeSet<u32> = oids.into_iter().collect();
+        let fresh = |table: &TableRecord| oids.contains(&table.oid) && table.stale.is_none();
+        if !self.state.tables.iter().any(fresh) {
+            return Ok(());
+        }
+        let now = self.sql.insert_lsn().await?;
+        for table in self.state.tables.iter_mut().filter(|table| fresh(table)) {
+            table.stale = Some(now);
+        }
+        self.state_changed = true;
+        self.unsettled = true;
+        self.nudge().await
+    }
+
+    /// Looks for changes that the stream does not show.
+    pub(crate) async fn poll(&mut self) -> Result<(), Stop> {
+        self.poll_at = Instant::now() + POLL_INTERVAL;
+        let catalog = self.load_catalog().await?;
+        let publication =
+            preflight::check_tables(&catalog, &self.settings.publication, &self.selection, Some(&self.state))?;
+        if publication != self.state.publication {
+            return Err(Stop::Lost(format!(
+                "publication {} was dropped and made again; what changed in between is not in the log",
+                self.settings.publication
+            )));
+        }
+        self.compare(&catalog).await?;
+        self.rebuild().await
+    }
+
+    async fn load_catalog(&mut self) -> Result<Catalog, Stop> {
+        let connection = self.sql.connection().await?;
+        Ok(catalog::load(connection, self.server.version, &self.settings.publication, &self.selection).await?)
+    }
+
+    /// Whether some table is to be read now.
+    pub(crate) fn reading_due(&self) -> bool {
+        self.unsettled
+            && (!self.state.is_complete()
+                || self.state.tables.iter().any(|table| table.stale.is_some_and(|at| at <= self.position)))
+    }
+
+    /// Reads what is to be read, between two transactions: throws away tables that are stale or gone, then reads all that
+    /// is not complete, and tells from where on the result may be shown.
+    pub(crate) async fn read_tables(&mut self, at_start: bool) -> Result<(), Stop> {
+        if !self.reading_due() {
+            return Ok(());
+        }
+        let catalog = self.load_catalog().await?;
+        let position = self.position;
+        let (due, kept): (Vec<TableRecord>, Vec<TableRecord>) = std::mem::take(&mut self.state.tables)
+            .into_iter()
+            .partition(|table| table.stale.is_some_and(|at| at <= position));
+        self.state.tables = kept;
+        for table in due {
+            self.output.push(SourceEvent::TableReset { table: TableId(table.oid.into()) }, 0);
+            // Described as it is now; if it is gone, the reset was all.
+            let now = catalog.tables.iter().find(|now| now.record.oid == table.oid && matches!(now.kind, 'r' | 'p'));
+            self.state.tables.extend(now.map(|now| now.record.clone()));
+        }
+        self.share_readable();
+        if at_start && self.fresh {
+            visibility::barrier(&mut self.sql).await?;
+        } else {
+            self.output.flush().await?;
+            self.shared.streamed.wait(&mut self.sql).await?;
+        }
+        self.snapshot().await?;
+        let no_checkpoint_before = self.sql.insert_lsn().await?.position();
+        let state = self.state.encode()?;
+        self.state_changed = false;
+        let size = state.0.len();
+        self.output.push(SourceEvent::SnapshotDone { no_checkpoint_before, state }, size);
+        self.output.flush().await?;
+        // Without it an idle server's stream would never pass that position.
+        self.nudge().await?;
+        self.unsettled = self.state.tables.iter().any(|table| table.stale.is_some());
+        self.rebuild().await
+    }
+
+    /// Whether the sync config reads a column of a table.
+    pub(crate) fn reads(&self, table: &TableRecord, column: &str) -> bool {
+        self.selection.reads(DEFAULT_SCHEMA, &table.schema, &table.name, column)
+    }
+
+    /// Lets rows be read again with what is known now.
+    pub(crate) fn share_readable(&self) {
+        let readable = Readable::new(self.selection.clone(), self.state.tables.clone());
+        *self.shared.readable.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(readable);
+    }
+}

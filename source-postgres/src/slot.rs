@@ -1,0 +1,238 @@
+//! The replication slot: making it, finding out whether it still has what we need, and getting it back from the dead.
+
+use std::time::Duration;
+
+use syncline_core::Error;
+use tokio::time::{Instant, sleep};
+
+use crate::connection::{Connection, Session};
+use crate::error::PgError;
+use crate::link::Link;
+use crate::lsn::Lsn;
+use crate::preflight::slot_condition;
+use crate::source::{Settings, Shared};
+use crate::state::State;
+use crate::visibility::blockers;
+use crate::walsender::{self, Identity, WalStream};
+
+/// How long a slot that somebody else holds is waited for.
+const BUSY_LIMIT: Duration = Duration::from_secs(120);
+/// How long a connection of ours that died is given to go away by itself.
+const GRACE: Duration = Duration::from_millis(300);
+/// How long between two terminations, so that two replicators with one store cannot fight for ever.
+const TERMINATE_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Why no stream can be had from where it is asked for.
+#[derive(Debug)]
+pub(crate) enum SlotError {
+    /// Changes are gone.
+    Lost(String),
+    Failed(Error),
+}
+
+impl From<PgError> for SlotError {
+    fn from(error: PgError) -> Self {
+        match lost(&error) {
+            Some(reason) => Self::Lost(reason),
+            None => Self::Failed(error.into()),
+        }
+    }
+}
+
+impl From<Error> for SlotError {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// The reason, if an error says that the slot no longer has what we need.
+fn lost(error: &PgError) -> Option<String> {
+    let PgError::Server(server) = error else { return None };
+    let about_slot = server.message.contains("replication slot");
+    match server.code.as_str() {
+        "42704" if about_slot || server.message.contains("publication") => Some(server.to_string()),
+        "55000" if about_slot => Some(format!("{server}; max_slot_wal_keep_size may be too small")),
+        "58P01" => Some(server.to_string()),
+        _ => None,
+    }
+}
+
+/// How our connections of one slot call themselves. The random part tells them from those of another store.
+pub(crate) fn application_name(incarnation: u64) -> String {
+    format!("syncline {incarnation:016x}")
+}
+
+/// Compares the slot with what the store remembers. `durable` is where the store stands.
+pub(crate) async fn check(
+    link: &mut Link,
+    replication: &mut Connection,
+    identity: &Identity,
+    state: &State,
+    durable: Lsn,
+) -> Result<(), SlotError> {
+    if identity.system != state.system {
+        return Err(SlotError::Lost("this is another cluster than before: its system identifier differs".into()));
+    }
+    let sql = format!("SELECT * FROM pg_replication_slots WHERE {}", slot_condition(&state.slot));
+    let rows = link.query(&sql).await?;
+    if rows.len() == 0 {
+        return Err(SlotError::Lost(format!("replication slot {} is gone", state.slot)));
+    }
+    if rows.get(0, "wal_status") == Some("lost") || rows.is_true(0, "conflicting") {
+        return Err(SlotError::Lost(format!(
+            "replication slot {} was invalidated{}: max_slot_wal_keep_size may be too small",
+            state.slot,
+            rows.get(0, "invalidation_reason").map(|reason| format!(" ({reason})")).unwrap_or_default()
+        )));
+    }
+    let Some(confirmed) = rows.get(0, "confirmed_flush_lsn") else {
+        return Err(SlotError::Lost(format!("replication slot {} was never completed", state.slot)));
+    };
+    let confirmed: Lsn = confirmed.parse()?;
+    if confirmed > durable {
+        return Err(SlotError::Lost(format!(
+            "replication slot {} stands at {confirmed}, after {durable} where the store is: the store was restored from \
+             a copy, or somebody else uses the slot",
+            state.slot
+        )));
+    }
+    let insert = link.insert_lsn().await?;
+    if durable > insert {
+        return Err(SlotError::Lost(format!(
+            "the server's log ends at {insert}, before {durable} where the store is: the server was restored from a copy"
+        )));
+    }
+    if identity.timeline != state.timeline {
+        let left = walsender::timeline_switch(replication, identity.timeline, state.timeline).await?;
+        if left.is_none_or(|left| durable > left) {
+            return Err(SlotError::Lost(format!(
+                "the server was promoted and does not have all that the store has (timeline {} instead of {})",
+                identity.timeline, state.timeline
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Makes the slot, after dropping one of its name that an earlier life of the same store left behind.
+pub(crate) async fn create(link: &mut Link, replication: &mut Connection, slot: &str) -> Result<Lsn, SlotError> {
+    drop_old(link, slot).await?;
+    crate::preflight::check_free_slot(link).await?;
+    match walsender::create_slot(replication, slot).await {
+        Ok(consistent_point) => Ok(consistent_point),
+        Err(error) => {
+            let waited = error.code() == Some("55P03") || matches!(error, PgError::Timeout(_));
+            let blockers = if waited { blockers(link).await? } else { String::new() };
+            let error = Error::from(error).context(format!("cannot create replication slot {slot}"));
+            Err(SlotError::Failed(if waited {
+                Error::unavailable(format!("{error}; it waits for running transactions: {blockers}"))
+            } else {
+                error
+            }))
+        }
+    }
+}
+
+async fn drop_old(link: &mut Link, slot: &str) -> Result<(), SlotError> {
+    let deadline = Instant::now() + BUSY_LIMIT;
+    let mut delay = Duration::from_millis(50);
+    let find = format!(
+        "SELECT s.active_pid, a.application_name FROM pg_replication_slots s \
+         LEFT JOIN pg_stat_activity a ON a.pid = s.active_pid WHERE s.{}",
+        slot_condition(slot)
+    );
+    loop {
+        let rows = link.query(&find).await?;
+        if rows.len() == 0 {
+            return Ok(());
+        }
+        let busy = match rows.get(0, "active_pid") {
+            // Never ended by force: it may well be the replicator of another store.
+            Some(pid) => Some((pid.to_owned(), rows.get(0, "application_name").unwrap_or("unknown").to_owned())),
+            None => {
+                tracing::warn!(slot, "dropping a replication slot of an earlier store");
+                let sql = format!(
+                    "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE {}",
+                    slot_condition(slot)
+                );
+                match link.query(&sql).await {
+                    Ok(_) => return Ok(()),
+                    Err(error) if matches!(error.code(), Some("55006" | "42704")) => None,
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        };
+        if Instant::now() > deadline {
+            let (pid, name) = busy.unwrap_or_default();
+            return Err(SlotError::Failed(Error::unavailable(format!(
+                "replication slot {slot} is in use by process {pid} ({name}): another replicator must have a name of its \
+                 own, given by PostgresSource::slot"
+            ))));
+        }
+        sleep(delay).await;
+        delay = (delay * 2).min(Duration::from_secs(2));
+    }
+}
+
+/// Starts the stream. If a process of ours that died still holds the slot, it is ended.
+pub(crate) async fn open_stream(
+    link: &mut Link,
+    settings: &Settings,
+    shared: &Shared,
+    state: &State,
+    start: Lsn,
+    sender_timeout: Duration,
+) -> Result<WalStream, SlotError> {
+    let name = application_name(state.incarnation);
+    let began = Instant::now();
+    let mut delay = Duration::from_millis(20);
+    loop {
+        let connection = Connection::open(&settings.config, Session::Replication, &name).await?;
+        let durable = shared.durable.subscribe();
+        let slot = &state.slot;
+        match walsender::start(connection, slot, &settings.publication, start, sender_timeout, durable).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) if error.code() == Some("55006") => {
+                let holder = end_holder(link, shared, state, &name, began.elapsed() > GRACE).await?;
+                if began.elapsed() > BUSY_LIMIT {
+                    return Err(SlotError::Failed(Error::unavailable(format!(
+                        "replication slot {slot} is in use by {holder}; another replicator must have a slot of its own"
+                    ))));
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+        sleep(delay).await;
+        delay = (delay * 2).min(Duration::from_millis(500));
+    }
+}
+
+/// Ends the process that holds our slot if it calls itself as we do; says who it is.
+async fn end_holder(
+    link: &mut Link,
+    shared: &Shared,
+    state: &State,
+    own_name: &str,
+    patient_enough: bool,
+) -> Result<String, PgError> {
+    let sql = format!(
+        "SELECT a.pid, a.application_name FROM pg_replication_slots s JOIN pg_stat_activity a ON a.pid = s.active_pid \
+         WHERE s.{}",
+        slot_condition(&state.slot)
+    );
+    let rows = link.query(&sql).await?;
+    let (Some(pid), Some(name)) = (rows.get(0, "pid"), rows.get(0, "application_name")) else {
+        return Ok("a process that has just ended".into());
+    };
+    if name == own_name && patient_enough && shared.may_terminate(TERMINATE_INTERVAL) {
+        tracing::warn!(pid, slot = state.slot, "ending a walsender whose client has died");
+        // Named again, so that nobody else is hit if the process number has passed on.
+        let sql = format!(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = {} AND application_name = {}",
+            rows.parse::<u32>(0, "pid")?,
+            postgres_protocol::escape::escape_literal(own_name)
+        );
+        link.query(&sql).await?;
+    }
+    Ok(format!("process {pid} ({name})"))
+}

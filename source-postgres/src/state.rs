@@ -1,0 +1,175 @@
+//! What the source keeps in the store: which slot it owns, what it knows of each table, how far snapshots are.
+
+use serde::{Deserialize, Serialize};
+use syncline_core::{Error, Result, SourceState};
+
+use crate::lsn::Lsn;
+
+/// Raised when the encoding changes; another version means starting over.
+const VERSION: u8 = 1;
+
+/// Everything that must survive a restart.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct State {
+    /// The cluster's identifier, which a copy made by dump and restore does not share.
+    pub(crate) system: u64,
+    pub(crate) timeline: u32,
+    pub(crate) slot: String,
+    /// Random, made with the slot; our connections carry it, so that we recognise a process of our own.
+    pub(crate) incarnation: u64,
+    /// The oid of the publication: another one of the same name has a gap.
+    pub(crate) publication: u32,
+    /// Where the slot began: everything that committed later is in the stream.
+    pub(crate) consistent_point: Lsn,
+    pub(crate) tables: Vec<TableRecord>,
+}
+
+/// A table that is replicated, as it was when it was last read in full.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TableRecord {
+    pub(crate) oid: u32,
+    pub(crate) schema: String,
+    pub(crate) name: String,
+    /// `d`, `i`, `f` or `n`.
+    pub(crate) identity: u8,
+    /// The oid of its entry in the publication: another one means that it was out of it for a while.
+    pub(crate) membership: u32,
+    /// How many columns it had, dropped ones included: later ones have higher numbers.
+    pub(crate) width: i16,
+    /// The columns of its key, in the order of their index.
+    pub(crate) key: Vec<String>,
+    /// The columns that are read, and those of the key.
+    pub(crate) columns: Vec<ColumnRecord>,
+    /// The tables that hold the rows: its leaves if it is partitioned, else itself.
+    pub(crate) parts: Vec<PartRecord>,
+    /// Rows of it may be stale: it must be read again when the stream has passed this position.
+    pub(crate) stale: Option<Lsn>,
+}
+
+/// A column of a [`TableRecord`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ColumnRecord {
+    pub(crate) name: String,
+    pub(crate) number: i16,
+    pub(crate) type_oid: u32,
+    pub(crate) type_modifier: i32,
+    /// The version of its catalog row, which changes with its definition.
+    pub(crate) version: u32,
+}
+
+/// A table that holds rows of a [`TableRecord`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PartRecord {
+    pub(crate) oid: u32,
+    pub(crate) schema: String,
+    pub(crate) name: String,
+    /// The number of the file with its rows, which changes when all of them are written anew.
+    pub(crate) file: u32,
+    /// The condition of the publication.
+    pub(crate) filter: Option<String>,
+    pub(crate) progress: Progress,
+}
+
+/// How far the reading of a [`PartRecord`] is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Progress {
+    /// Not begun.
+    Pending,
+    /// In order of its key, up to and with these values.
+    After { key: Vec<String>, rows: u64 },
+    /// In one go, which cannot be resumed.
+    Unordered { rows: u64 },
+    /// All of it has been read.
+    Done,
+}
+
+impl State {
+    /// # Errors
+    /// `Internal` if it cannot be encoded.
+    pub(crate) fn encode(&self) -> Result<SourceState> {
+        let bytes = postcard::to_extend(self, vec![VERSION])
+            .map_err(|error| Error::internal("the state of a source cannot be encoded").caused_by(error))?;
+        Ok(SourceState(bytes.into()))
+    }
+
+    /// `None` if another version wrote it.
+    ///
+    /// # Errors
+    /// `Data` if it is damaged.
+    pub(crate) fn decode(state: &SourceState) -> Result<Option<Self>> {
+        match state.0.split_first() {
+            Some((&VERSION, bytes)) => postcard::from_bytes(bytes)
+                .map(Some)
+                .map_err(|error| Error::data("the stored state of a source cannot be read").caused_by(error)),
+            Some(_) => Ok(None),
+            None => Err(Error::data("the stored state of a source is empty")),
+        }
+    }
+
+    /// The table that a relation belongs to.
+    pub(crate) fn table_of(&self, relation: u32) -> Option<&TableRecord> {
+        self.tables.iter().find(|table| table.oid == relation || table.parts.iter().any(|part| part.oid == relation))
+    }
+
+    /// Whether everything has been read.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.tables.iter().flat_map(|table| &table.parts).all(|part| part.progress == Progress::Done)
+    }
+}
+
+impl TableRecord {
+    /// Its name for people.
+    pub(crate) fn label(&self) -> String {
+        format!("{}.{}", self.schema, self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_state_reads_back_and_another_version_is_recognised() {
+        let state = State {
+            system: u64::MAX,
+            timeline: 3,
+            slot: "syncline_0".into(),
+            incarnation: 7,
+            publication: 9,
+            consistent_point: Lsn(11),
+            tables: vec![TableRecord {
+                oid: 1,
+                schema: "public".into(),
+                name: "t".into(),
+                identity: b'd',
+                membership: 2,
+                width: 1,
+                key: vec!["id".into()],
+                columns: vec![ColumnRecord {
+                    name: "id".into(),
+                    number: 1,
+                    type_oid: 25,
+                    type_modifier: -1,
+                    version: 5,
+                }],
+                parts: vec![PartRecord {
+                    oid: 1,
+                    schema: "public".into(),
+                    name: "t".into(),
+                    file: 4,
+                    filter: None,
+                    progress: Progress::After { key: vec!["ü'".into()], rows: 9 },
+                }],
+                stale: Some(Lsn(1)),
+            }],
+        };
+        let encoded = state.encode().unwrap();
+        assert_eq!(State::decode(&encoded).unwrap().as_ref(), Some(&state));
+        let mut other = encoded.0.to_vec();
+        other[0] = 0;
+        assert_eq!(State::decode(&SourceState(other.into())).unwrap(), None);
+        assert!(State::decode(&SourceState(encoded.0.slice(..5))).is_err());
+        assert!(!state.is_complete());
+    }
+}

@@ -1,0 +1,164 @@
+//! Dates and times: from the ISO form of Postgres to that of ISO 8601, always with six digits of a second.
+
+/// The digits after the point that a value is given.
+const DIGITS: usize = 6;
+
+/// `2024-03-05`; infinities become the first and the last day that four digits can name.
+pub(super) fn date(text: &str) -> Option<String> {
+    match text {
+        "infinity" => Some("9999-12-31".into()),
+        "-infinity" => Some("0000-01-01".into()),
+        _ => None,
+    }
+}
+
+/// What a timestamp becomes.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Stamp {
+    Text(String),
+    /// It lies outside what the form can say.
+    Null,
+    /// It is not a timestamp.
+    Unknown,
+}
+
+/// `2024-03-05 06:07:08.5` becomes `2024-03-05T06:07:08.500000`.
+pub(super) fn timestamp(text: &str) -> Stamp {
+    match text {
+        "infinity" => return Stamp::Text("9999-12-31T23:59:59.000000".into()),
+        "-infinity" => return Stamp::Text("0000-01-01T00:00:00.000000".into()),
+        _ if text.ends_with(" BC") => return Stamp::Null,
+        _ => {}
+    }
+    let Some((date, clock)) = text.split_once(' ') else { return Stamp::Unknown };
+    match (calendar(date), clock_text(clock)) {
+        (Some(_), Some(clock)) => Stamp::Text(format!("{date}T{clock}")),
+        _ => Stamp::Unknown,
+    }
+}
+
+/// `2024-03-05 06:07:08.5+02` becomes `2024-03-05T04:07:08.500000Z`.
+pub(super) fn timestamptz(text: &str) -> Stamp {
+    match text {
+        "infinity" => return Stamp::Text("9999-12-31T23:59:59.000000Z".into()),
+        "-infinity" => return Stamp::Text("0000-01-01T00:00:00.000000Z".into()),
+        _ if text.ends_with(" BC") => return Stamp::Null,
+        _ => {}
+    }
+    let Some((date, rest)) = text.split_once(' ') else { return Stamp::Unknown };
+    let Some(sign) = rest.find(['+', '-']) else { return Stamp::Unknown };
+    let (clock, zone) = rest.split_at(sign);
+    let (Some(day), Some(padded), Some(offset)) = (calendar(date), clock_text(clock), offset_seconds(zone)) else {
+        return Stamp::Unknown;
+    };
+    if offset == 0 {
+        // With the pinned time zone this is the only case.
+        return if date.len() == 10 { Stamp::Text(format!("{date}T{padded}Z")) } else { Stamp::Null };
+    }
+    let Some(seconds) = clock_seconds(clock) else { return Stamp::Unknown };
+    let fraction = padded.get(8..).unwrap_or_default();
+    let total = day * 86_400 + seconds - offset;
+    let (year, month, day) = civil(total.div_euclid(86_400));
+    if !(0..=9999).contains(&year) {
+        return Stamp::Null;
+    }
+    let rest = total.rem_euclid(86_400);
+    let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
+    Stamp::Text(format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}Z"))
+}
+
+/// `06:07:08.5` becomes `06:07:08.500000`.
+pub(super) fn clock_text(text: &str) -> Option<String> {
+    clock_seconds(text)?;
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let kept = fraction.get(..fraction.len().min(DIGITS))?;
+    Some(format!("{whole}.{kept:0<DIGITS$}"))
+}
+
+/// Whole seconds of `hh:mm:ss[.f]`.
+fn clock_seconds(text: &str) -> Option<i64> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    if fraction.is_empty() || !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let bytes = whole.as_bytes();
+    if bytes.len() != 8 || bytes[2] != b':' || bytes[5] != b':' {
+        return None;
+    }
+    Some(number(&whole[..2])? * 3600 + number(&whole[3..5])? * 60 + number(&whole[6..])?)
+}
+
+/// Seconds east of Greenwich of `+02`, `-03:30` or `+00:19:32`; parts of a minute are left out, since ISO 8601 has none.
+fn offset_seconds(text: &str) -> Option<i64> {
+    let (sign, digits) = match text.split_at_checked(1)? {
+        ("+", digits) => (1, digits),
+        ("-", digits) => (-1, digits),
+        _ => return None,
+    };
+    let mut parts = digits.split(':');
+    let hours = number(parts.next()?)?;
+    let minutes = parts.next().map_or(Some(0), number)?;
+    parts.next().map_or(Some(0), number)?;
+    let seconds = hours * 3600 + if digits.matches(':').count() > 1 { 0 } else { minutes * 60 };
+    parts.next().is_none().then_some(sign * seconds)
+}
+
+/// Days since 1970-01-01 of `y…y-mm-dd`.
+fn calendar(text: &str) -> Option<i64> {
+    let mut parts = text.splitn(3, '-');
+    let (year, month, day) = (parts.next()?, parts.next()?, parts.next()?);
+    if year.len() < 4 || year.len() > 6 || month.len() != 2 || day.len() != 2 {
+        return None;
+    }
+    let (year, month, day) = (number(year)?, number(month)?, number(day)?);
+    if !(1..=12).contains(&month) || !(1..=31).contains(&day) {
+        return None;
+    }
+    // Counted in years that begin in March, so that the leap day comes last.
+    let shifted = if month > 2 { year } else { year - 1 };
+    let era = shifted.div_euclid(400);
+    let of_era = shifted.rem_euclid(400);
+    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    Some(era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468)
+}
+
+/// The inverse of [`calendar`].
+fn civil(days: i64) -> (i64, i64, i64) {
+    let days = days + 719_468;
+    let era = days.div_euclid(146_097);
+    let of_era = days.rem_euclid(146_097);
+    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let shifted = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    (year + era * 400 + i64::from(month <= 2), month, day)
+}
+
+fn number(text: &str) -> Option<i64> {
+    let plain = !text.is_empty() && text.len() <= 6 && text.bytes().all(|byte| byte.is_ascii_digit());
+    plain.then(|| text.parse().ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn days_and_dates_are_inverse(days in -719_528i64..2_932_896) {
+            let (year, month, day) = civil(days);
+            prop_assert_eq!(calendar(&format!("{year:04}-{month:02}-{day:02}")), Some(days));
+        }
+
+        #[test]
+        fn no_text_makes_it_panic(text in ".*", near in "[0-9 :+.TZ-]{0,40}") {
+            for text in [text, near] {
+                let _ = (timestamp(&text), timestamptz(&text), clock_text(&text), date(&text));
+            }
+        }
+    }
+}
