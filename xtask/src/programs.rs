@@ -13,7 +13,7 @@ pub fn demo(arguments: &[String]) -> Result<()> {
     if std::env::var_os("DATABASE_URL").is_none() {
         postgres::ensure()?;
     }
-    package("demo", &[], arguments)
+    package("syncline-demo", &[], arguments)
 }
 
 /// Builds the figures program with optimisation and runs it.

@@ -140,7 +140,11 @@ impl Verify {
         for (name, took) in &self.done {
             println!("{:8.1} s  {name}", took.as_secs_f64());
         }
-        println!("{:8.1} s  in all, {} tests passed", self.started.elapsed().as_secs_f64(), self.tests);
-        println!("{}", if passed { "verify: all is well" } else { "verify: FAILED at the step after the last above" });
+        println!("{:8.1} s  in all", self.started.elapsed().as_secs_f64());
+        if passed {
+            println!("verify: all is well, {} tests passed", self.tests);
+        } else {
+            println!("verify: FAILED at the step after the last above");
+        }
     }
 }
