@@ -103,7 +103,7 @@ pub struct Commit {
     /// Markers that the source sent back within this commit: their write checkpoints may be shown from here on.
     pub markers: Vec<MarkerToken>,
     /// Whether the state after this commit is consistent and shall be shown to clients. A checkpoint results if anything
-    /// changed since the last one: operations, lookups, the config, or a marker.
+    /// changed since the last one: operations, lookups, the config, or a marker. `Invalid` before a config was deployed.
     pub publish: bool,
 }
 
@@ -205,10 +205,11 @@ pub trait BucketStore: Send + Sync + fmt::Debug {
     /// the item before; the first says [`Unknown`](crate::Changes::Unknown).
     fn checkpoints(&self) -> BoxStream<'static, Result<Published>>;
 
-    /// The rows of each lookup key at a checkpoint.
+    /// The rows of each lookup key at a checkpoint. `Unavailable` if compaction went past it: ask at a newer one.
     async fn lookup(&self, at: OpId, keys: &[LookupKey]) -> Result<Vec<LookupRows>>;
 
     /// Count and checksum of each bucket at a checkpoint; zero for an unknown bucket. Never reads operations to answer.
+    /// `Unavailable` if compaction went past it: ask at a newer one.
     async fn checksums(&self, at: OpId, buckets: &[BucketId]) -> Result<Vec<BucketChecksum>>;
 
     /// Operations in order, as chunks ready to be sent; one answer per request.
@@ -218,6 +219,7 @@ pub trait BucketStore: Send + Sync + fmt::Debug {
 
     /// Records a request as waiting for a marker, durably, and wakes [`pending_markers`](Self::pending_markers).
     /// A request whose stored number is not yet confirmed gets a new marker as well, so that a lost one cannot wedge it.
+    /// `Invalid` for a number below 1.
     async fn request_write_checkpoint(
         &self,
         client: &ClientKey,

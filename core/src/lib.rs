@@ -5,6 +5,7 @@
 
 // Data.
 mod bucket;
+mod changes;
 mod checkpoint;
 mod checksum;
 mod chunk;
@@ -19,9 +20,13 @@ mod value;
 mod write_checkpoint;
 
 // Logic.
+mod bucket_read;
+mod checkpoint_feed;
+mod compaction;
 mod config;
 #[cfg(feature = "jwt")]
 pub mod jwt;
+mod marker_feed;
 pub mod protocol;
 
 // Traits.
@@ -40,20 +45,25 @@ mod replication;
 pub mod server;
 #[cfg(feature = "jwt")]
 mod static_keys;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use async_trait::async_trait;
 pub use bytes::Bytes;
 pub use bytestring::ByteString;
 
 pub use bucket::{BucketId, BucketPriority, DefinitionId, Generation};
+pub use bucket_read::BucketRead;
 pub use bucket_store::{
     AppendBatch, BucketStore, Commit, CompactLimits, Compacted, CurrentRow, Deploy, LookupEntry, Membership,
     OperationChunk, ReadRequest, Resume, assign_definitions,
 };
+pub use changes::ChangeCollector;
 pub use checkpoint::{
     BucketChecksum, ChangeSet, Changes, Checkpoint, DeployedConfig, DeployedDefinition, LookupKey, LookupRows,
     Published,
 };
+pub use checkpoint_feed::CheckpointFeed;
 pub use checksum::Checksum;
 pub use chunk::{Chunk, ChunkBuilder, OperationRef};
 pub use client::{StreamHandle, SyncClient, SyncStatus};
@@ -62,6 +72,7 @@ pub use client_store::{
     UploadSequence, UploadState,
 };
 pub use clock::{Clock, SystemClock};
+pub use compaction::{Compactor, Revised, clear_before};
 pub use config::{
     ConfigRequest, Definition, Diagnostic, DiagnosticLevel, Diagnostics, EvaluatedRow, Evaluation, EvaluationError,
     Reason, ResolvedBucket, ResolvedRequest, ResolvedStream, StreamSubscription, SubscriptionRef, SyncConfig,
@@ -72,6 +83,7 @@ pub use connector::{Connector, Credentials};
 pub use error::{BoxError, Error, ErrorKind, Result};
 pub use identity::{Authenticator, Identity};
 pub use local_transaction::{LocalTransaction, LocalWrite, Uploaded, WriteKind};
+pub use marker_feed::MarkerFeed;
 pub use operation::{NewOperation, OpId, Operation, OperationKind};
 pub use replication::{ReplicationPhase, ReplicationStatus, Replicator};
 pub use server::{Readiness, ServiceLimits, SyncService};

@@ -1,7 +1,12 @@
 //! Parts in memory: for tests, first steps and examples. They run the same code as the real ones.
 
+mod bucket_store;
+mod marker_requests;
 mod source;
+mod staged;
+mod stored_bucket;
 mod transport;
 
+pub use bucket_store::MemoryBucketStore;
 pub use source::{MemorySource, MemoryTransaction};
 pub use transport::{MemoryTransport, TokenIsUser};

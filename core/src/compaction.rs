@@ -1,0 +1,121 @@
+//! Compaction of a bucket: which operations are superseded, and what they become.
+//!
+//! An operation with a later PUT or REMOVE of the same row becomes a MOVE, which keeps its id and checksum. The run of
+//! operations before the first PUT that is left becomes one CLEAR with their sum, under the id of the last of them. So
+//! every client ends up with the same rows and the same checksum, wherever it had stopped (S5).
+
+use std::collections::HashMap;
+
+use sha2::{Digest, Sha256};
+
+use crate::checksum::Checksum;
+use crate::chunk::{Chunk, ChunkBuilder, OperationRef};
+use crate::error::Result;
+use crate::operation::{OpId, OperationKind};
+
+/// One pass over a bucket, from its newest operation that may be compacted to its oldest.
+#[derive(Debug, Default)]
+pub struct Compactor {
+    /// The newest operation of each row, by a hash of the row's type, id and subkey.
+    newest: HashMap<[u8; 16], OpId>,
+    oldest_put: Option<OpId>,
+    max_rows: usize,
+}
+
+/// What a [`Compactor`] makes of a chunk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Revised {
+    /// The chunk with its superseded operations replaced; as it was if there were none.
+    pub chunk: Chunk,
+    /// The highest operation that superseded one of them now; zero if none was.
+    pub target: OpId,
+}
+
+impl Compactor {
+    /// A pass that remembers up to `max_rows` rows (about 40 bytes each). Older operations of further rows stay as they
+    /// are.
+    pub fn new(max_rows: usize) -> Self {
+        Self { max_rows, ..Self::default() }
+    }
+
+    /// Replaces what is superseded in the next older chunk.
+    ///
+    /// # Errors
+    /// `Internal` if the chunk cannot be written again.
+    pub fn revise(&mut self, chunk: &Chunk) -> Result<Revised> {
+        let mut superseded = vec![false; chunk.len()];
+        let mut target = OpId::ZERO;
+        for (index, operation) in chunk.operations(0..chunk.len()).enumerate().collect::<Vec<_>>().into_iter().rev() {
+            if !matches!(operation.kind, OperationKind::Put | OperationKind::Remove) {
+                continue;
+            }
+            let key = row_hash(&operation);
+            if let Some(newest) = self.newest.get(&key) {
+                superseded[index] = true;
+                target = target.max(*newest);
+                continue;
+            }
+            if self.newest.len() < self.max_rows {
+                self.newest.insert(key, operation.op_id);
+            }
+            if operation.kind == OperationKind::Put {
+                self.oldest_put = Some(operation.op_id);
+            }
+        }
+        if target == OpId::ZERO {
+            return Ok(Revised { chunk: chunk.clone(), target });
+        }
+        let mut builder = ChunkBuilder::new();
+        for (operation, superseded) in chunk.operations(0..chunk.len()).zip(superseded) {
+            builder.push(if superseded { bare(&operation, OperationKind::Move) } else { operation })?;
+        }
+        Ok(Revised { chunk: builder.finish(), target })
+    }
+
+    /// The oldest PUT that is left, among the chunks seen so far. After the pass, everything before it may be
+    /// [cleared](clear_before).
+    pub fn oldest_put(&self) -> Option<OpId> {
+        self.oldest_put
+    }
+}
+
+/// A chunk whose operations before the PUT `oldest_put` are one CLEAR with the id `op_id` and the checksum `sum`, which
+/// is that of all operations of the bucket up to `op_id`. With `None` or a later PUT, nothing but the CLEAR is left.
+///
+/// # Errors
+/// `Internal` if the chunk cannot be written again.
+pub fn clear_before(chunk: &Chunk, oldest_put: Option<OpId>, op_id: OpId, sum: Checksum) -> Result<Chunk> {
+    let mut builder = ChunkBuilder::new();
+    builder.push(OperationRef {
+        op_id,
+        kind: OperationKind::Clear,
+        checksum: sum,
+        object_type: "",
+        object_id: "",
+        subkey: "",
+        data: "",
+    })?;
+    if let Some(first) = oldest_put {
+        for operation in chunk.operations(chunk.range(OpId(first.0.saturating_sub(1)), OpId(u64::MAX))) {
+            builder.push(operation)?;
+        }
+    }
+    Ok(builder.finish())
+}
+
+fn bare<'a>(operation: &OperationRef<'a>, kind: OperationKind) -> OperationRef<'a> {
+    OperationRef { kind, object_type: "", object_id: "", subkey: "", data: "", ..*operation }
+}
+
+/// Wide enough that nobody finds two rows that share it: a collision would remove a row.
+fn row_hash(operation: &OperationRef<'_>) -> [u8; 16] {
+    let mut hash = Sha256::new();
+    for text in [operation.object_type, operation.object_id, operation.subkey] {
+        hash.update((text.len() as u64).to_le_bytes());
+        hash.update(text);
+    }
+    let digest = hash.finalize();
+    let mut short = [0; 16];
+    short.copy_from_slice(&digest[..16]);
+    short
+}

@@ -1,0 +1,126 @@
+//! Requests for write checkpoints, and when they may be shown.
+
+use std::collections::BTreeMap;
+
+use crate::operation::OpId;
+use crate::write_checkpoint::{ClientKey, MarkerToken, WriteCheckpoint, WriteCheckpointRequest};
+
+/// Requests of one client that are kept while they wait; beyond it every second one is dropped, never the oldest or the
+/// newest, so that neither a lost marker nor a client that asks without end wedges the rest.
+const WAITING: usize = 256;
+
+/// All requests, by client.
+#[derive(Debug, Default)]
+pub(super) struct MarkerRequests {
+    clients: BTreeMap<ClientKey, Vec<Request>>,
+}
+
+/// A number, and the marker that it waits for or the operation id from which on it may be shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Request {
+    number: WriteCheckpoint,
+    state: RequestState,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum RequestState {
+    Waiting(MarkerToken),
+    Resolved(OpId),
+}
+
+impl Request {
+    fn waits_for(&self, tokens: &[MarkerToken]) -> bool {
+        matches!(&self.state, RequestState::Waiting(token) if tokens.contains(token))
+    }
+
+    fn is_shown(&self, at: OpId) -> bool {
+        matches!(self.state, RequestState::Resolved(from) if from <= at)
+    }
+}
+
+impl MarkerRequests {
+    /// The number that a request gets, and whether it needs a marker.
+    pub(super) fn number(
+        &self,
+        client: &ClientKey,
+        request: WriteCheckpointRequest,
+        now: i64,
+    ) -> (WriteCheckpoint, bool) {
+        let last = self.clients.get(client).and_then(|requests| requests.last());
+        let stored = last.map_or(0, |last| last.number.0);
+        let number = match request {
+            WriteCheckpointRequest::Next => stored.saturating_add(1).max(now).max(1),
+            WriteCheckpointRequest::AtLeast(number) => number.0.max(stored),
+        };
+        let waits = last.is_none_or(|last| number > stored || matches!(last.state, RequestState::Waiting(_)));
+        (WriteCheckpoint(number), waits)
+    }
+
+    /// Records that a number waits for a marker.
+    pub(super) fn record(&mut self, client: &ClientKey, number: WriteCheckpoint, token: MarkerToken) {
+        let requests = self.clients.entry(client.clone()).or_default();
+        let request = Request { number, state: RequestState::Waiting(token) };
+        if requests.last() == Some(&request) {
+            return;
+        }
+        requests.push(request);
+        let waiting = requests.iter().filter(|request| matches!(request.state, RequestState::Waiting(_))).count();
+        if waiting > WAITING {
+            let last = requests.len() - 1;
+            let mut index = 0;
+            let mut odd = false;
+            requests.retain(|request| {
+                let newest = index == last;
+                index += 1;
+                if newest || matches!(request.state, RequestState::Resolved(_)) {
+                    return true;
+                }
+                odd = !odd;
+                odd
+            });
+        }
+    }
+
+    /// Whose requests wait for one of these markers.
+    pub(super) fn waiting_for(&self, tokens: &[MarkerToken]) -> Vec<ClientKey> {
+        if tokens.is_empty() {
+            return Vec::new();
+        }
+        let waits = |requests: &[Request]| requests.iter().any(|request| request.waits_for(tokens));
+        self.clients.iter().filter(|(_, requests)| waits(requests)).map(|(client, _)| client.clone()).collect()
+    }
+
+    /// The markers came back: requests that wait for them, and smaller numbers of the same clients, may be shown from
+    /// `from` on. What is older than the newest that is shown at `published` is dropped.
+    pub(super) fn resolve(&mut self, tokens: &[MarkerToken], from: OpId, published: OpId) {
+        for client in self.waiting_for(tokens) {
+            let Some(requests) = self.clients.get_mut(&client) else { continue };
+            let resolved = requests.iter().filter(|request| request.waits_for(tokens)).map(|one| one.number).max();
+            let shown = requests.iter().filter(|request| request.is_shown(published)).map(|one| one.number).max();
+            let Some(resolved) = resolved else { continue };
+            requests.retain(|request| match request.state {
+                RequestState::Waiting(_) => request.number > resolved,
+                RequestState::Resolved(_) => Some(request.number) >= shown,
+            });
+            let at = requests.iter().position(|request| request.number > resolved).unwrap_or(requests.len());
+            requests.insert(at, Request { number: resolved, state: RequestState::Resolved(from) });
+        }
+    }
+
+    /// The largest number of a client that may be shown.
+    pub(super) fn shown(&self, client: &ClientKey, at: OpId) -> Option<WriteCheckpoint> {
+        let requests = self.clients.get(client)?;
+        requests.iter().filter(|request| request.is_shown(at)).map(|request| request.number).max()
+    }
+
+    /// The newest number of each client waits again, for this marker; all else is dropped. Returns whether any waits.
+    pub(super) fn reset(&mut self, token: &MarkerToken) -> bool {
+        for requests in self.clients.values_mut() {
+            if let Some(last) = requests.pop() {
+                requests.clear();
+                requests.push(Request { number: last.number, state: RequestState::Waiting(token.clone()) });
+            }
+        }
+        !self.clients.is_empty()
+    }
+}

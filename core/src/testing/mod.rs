@@ -1,0 +1,3 @@
+//! Conformance suites for adapters, and the means to test without a network.
+
+pub mod bucket_store_suite;
