@@ -126,7 +126,7 @@ impl NodeClient {
         self.patient("until", json!({ "sql": sql, "rows": rows })).await
     }
 
-    /// Waits until every local write has been uploaded and has come back.
+    /// Waits until every local write has been uploaded. The SDK shows nothing new of the server until it has come back.
     ///
     /// # Errors
     /// If it has not within 30 seconds.
