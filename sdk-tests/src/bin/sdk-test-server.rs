@@ -42,11 +42,19 @@ async fn main() -> Result<()> {
         anyhow::bail!("give DATABASE_URL CONFIG ADDRESS KEY");
     };
 
+    // region: server
+    // Who gets which rows. A bad config lists all its problems, each with line and column.
     let config = SyncConfig::parse(config)?;
+
+    // Down: Postgres -> bucket store -> clients. Replicator and service share nothing but the store.
     let store = MemoryBucketStore::new();
     let replicator = Replicator::new(PostgresSource::new(database_url)?, config, store.clone());
+
+    // Who a client is, by its token.
     let keys = StaticKeys::new(KeySet::from_secret(key.as_bytes(), None)?).audience("sdk-tests");
     let service = SyncService::new(store, keys);
+
+    // Up: what a client may write. A table that is not named here cannot be written.
     let backend = PostgresBackend::new(database_url)?
         .table("lists", WriteRule::owner("owner_id"))
         .table("todos", WriteRule::owner("owner_id"));
@@ -55,6 +63,7 @@ async fn main() -> Result<()> {
         .route("/api/upload", post(upload))
         .merge(http::router(service.clone()))
         .with_state(App { service, backend });
+    // endregion: server
     let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
     println!("listening on {}", listener.local_addr()?);
     std::io::stdout().flush()?;
