@@ -17,7 +17,7 @@ use crate::account::Account;
 use crate::binaries::Binaries;
 use crate::options::ClusterOptions;
 use crate::server::{Server, Stop, Watchdog, signal_process};
-use crate::template::{SUPERUSER, materialize};
+use crate::template::{SUPERUSER, initdb, materialize};
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(20);
 
@@ -65,7 +65,11 @@ impl Cluster {
         account.give(root.path())?;
         let watchdog = Watchdog::start(root.path())?;
         let data = root.path().join("data");
-        materialize(&binaries, account, &data)?;
+        if options.own_identity {
+            initdb(&binaries, account, &data)?;
+        } else {
+            materialize(&binaries, account, &data)?;
+        }
         write_hba(&data, options)?;
         if let Some((certificates, key)) = &options.tls {
             write_private(&data.join("server.crt"), certificates)?;
@@ -173,7 +177,11 @@ impl Cluster {
     /// # Errors
     /// If it does not stop within 30 s or does not start.
     pub async fn restart(&self) -> Result<()> {
-        self.stop(Stop::Fast)?;
+        let running = lock(&self.server).take();
+        if let Some(mut running) = running {
+            // In a thread of its own, since clients in this one may have to answer before the server ends.
+            spawn_blocking(move || running.stop(Stop::Fast)).await.context("stopping a cluster was interrupted")??;
+        }
         self.start_again().await
     }
 
@@ -182,13 +190,9 @@ impl Cluster {
     /// # Errors
     /// If it does not end within 30 s.
     pub fn crash(&self) -> Result<()> {
-        self.stop(Stop::Immediate)
-    }
-
-    fn stop(&self, stop: Stop) -> Result<()> {
         let mut server = lock(&self.server);
         if let Some(running) = server.as_mut() {
-            running.stop(stop)?;
+            running.stop(Stop::Immediate)?;
         }
         *server = None;
         Ok(())

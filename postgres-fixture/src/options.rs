@@ -8,6 +8,7 @@ use crate::cluster::Cluster;
 #[derive(Debug, Clone)]
 pub struct ClusterOptions {
     pub(crate) fsync: bool,
+    pub(crate) own_identity: bool,
     pub(crate) tcp: bool,
     pub(crate) settings: Vec<(String, String)>,
     pub(crate) password: Option<String>,
@@ -28,6 +29,7 @@ impl Default for ClusterOptions {
         ];
         Self {
             fsync: false,
+            own_identity: false,
             tcp: true,
             settings: settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
             password: None,
@@ -47,6 +49,14 @@ impl ClusterOptions {
     #[must_use]
     pub fn fsync(mut self, on: bool) -> Self {
         self.fsync = on;
+        self
+    }
+
+    /// Whether the cluster gets a system identifier of its own. Off by default: clusters are copies of one template, which
+    /// starts faster, and so look alike to a replicator.
+    #[must_use]
+    pub fn own_identity(mut self, on: bool) -> Self {
+        self.own_identity = on;
         self
     }
 

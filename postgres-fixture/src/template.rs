@@ -40,7 +40,8 @@ pub(crate) fn materialize(binaries: &Binaries, account: Account, data: &Path) ->
     account.give(data)
 }
 
-fn initdb(binaries: &Binaries, account: Account, data: &Path) -> Result<()> {
+/// A data directory from scratch.
+pub(crate) fn initdb(binaries: &Binaries, account: Account, data: &Path) -> Result<()> {
     let output = account
         .command(&binaries.program("initdb"))
         .current_dir("/")

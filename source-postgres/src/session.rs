@@ -24,9 +24,6 @@ use crate::value::TypeRegistry;
 use crate::visibility;
 use crate::walsender;
 
-/// How often the catalog is compared with what we know, since most changes of a schema leave no trace in the stream.
-pub(crate) const POLL_INTERVAL: Duration = Duration::from_secs(30);
-
 /// Everything that one run of a source works with.
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -141,7 +138,7 @@ impl Session {
             outdated: BTreeSet::new(),
             estimates: HashMap::new(),
             ordered: BTreeSet::new(),
-            poll_at: Instant::now() + POLL_INTERVAL,
+            poll_at: Instant::now() + settings.poll_interval,
             fresh,
         };
         session.compare(&catalog).await?;
@@ -232,6 +229,10 @@ impl Session {
                         *known = record;
                         self.state_changed = true;
                     }
+                    Change::Reread(_) if known.parts.iter().any(|part| part.progress != Progress::Done) => {
+                        // It is being read now, so it begins again at once.
+                        known.stale = Some(Lsn(0));
+                    }
                     Change::Reread(reason) if known.stale.is_none() => {
                         tracing::info!(table = known.label(), reason, "the table will be read again");
                         stale.push(oid);
@@ -272,7 +273,7 @@ impl Session {
 
     /// Looks for changes that the stream does not show.
     pub(crate) async fn poll(&mut self) -> Result<(), Stop> {
-        self.poll_at = Instant::now() + POLL_INTERVAL;
+        self.poll_at = Instant::now() + self.settings.poll_interval;
         let catalog = self.load_catalog().await?;
         let publication =
             preflight::check_tables(&catalog, &self.settings.publication, &self.selection, Some(&self.state))?;

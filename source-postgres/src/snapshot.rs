@@ -7,6 +7,7 @@ use syncline_core::{Error, SnapshotProgress, SourceEvent, SourceRow};
 use tokio::time::Instant;
 
 use crate::connection::{Connection, Session as Kind};
+use crate::error::PgError;
 use crate::layout::{Layout, split_key};
 use crate::output::Stop;
 use crate::session::Session;
@@ -151,11 +152,12 @@ impl Session {
         tell: Option<(usize, usize)>,
     ) -> Result<Chunk, Stop> {
         let context = |error: Error| error.context(format!("reading table {}", record.label()));
+        let failed = |error: PgError| context(reading_failed(error));
         let mut chunk = Chunk { rows: 0, bytes: 0, last: None };
         let mut waiting: Vec<SourceRow> = Vec::new();
         let mut waiting_bytes = 0;
-        reader.begin(sql).await.map_err(|error| context(error.into()))?;
-        while let Some(rows) = reader.rows().await.map_err(|error| context(error.into()))? {
+        reader.begin(sql).await.map_err(failed)?;
+        while let Some(rows) = reader.rows().await.map_err(failed)? {
             for row in rows {
                 let size: usize = row.0.iter().map(|value| value.as_ref().map_or(0, bytes::Bytes::len) + 8).sum();
                 let row = layout.snapshot_row(row).map_err(|error| context(Error::data(error.to_string())))?;
@@ -216,6 +218,17 @@ impl Session {
         let size = state.0.len();
         self.output.push(SourceEvent::SnapshotProgress { state, progress }, size);
         self.output.flush().await
+    }
+}
+
+/// An error while a table is read. If the table or a column is not there, it was changed a moment after the catalog was
+/// asked, so another attempt finds out what it is now.
+pub(crate) fn reading_failed(error: PgError) -> Error {
+    match error.code() {
+        Some("42P01" | "42703" | "42704" | "3F000") => {
+            Error::unavailable("the table changed while it was being read").caused_by(Error::from(error))
+        }
+        _ => error.into(),
     }
 }
 

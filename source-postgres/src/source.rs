@@ -24,6 +24,9 @@ use crate::reread::{self, Readable};
 use crate::session::Session;
 use crate::visibility::Streamed;
 
+/// How often the catalog is compared with what we know, unless it was configured.
+const POLL_INTERVAL: Duration = Duration::from_secs(30);
+
 /// Changes of a Postgres database, from its write-ahead log.
 ///
 /// The server must have `wal_level = logical` (14 or later), and someone must have made a publication of the tables that
@@ -43,6 +46,7 @@ pub(crate) struct Settings {
     pub(crate) config: PostgresConfig,
     pub(crate) publication: String,
     slot: Option<String>,
+    pub(crate) poll_interval: Duration,
 }
 
 impl Settings {
@@ -98,7 +102,12 @@ impl PostgresSource {
         let link = || tokio::sync::Mutex::new(Link::new(config.clone(), "syncline"));
         let (control, rereading) = (link(), link());
         Ok(Self {
-            settings: Arc::new(Settings { config, publication: "syncline".into(), slot: None }),
+            settings: Arc::new(Settings {
+                config,
+                publication: "syncline".into(),
+                slot: None,
+                poll_interval: POLL_INTERVAL,
+            }),
             shared: Arc::new(Shared {
                 durable: watch::Sender::new(Lsn(0)),
                 streamed: Streamed::default(),
@@ -122,6 +131,14 @@ impl PostgresSource {
     #[must_use]
     pub fn slot(mut self, name: impl Into<String>) -> Self {
         Arc::make_mut(&mut self.settings).slot = Some(name.into());
+        self
+    }
+
+    /// How often the catalog is looked at for changes that leave no trace in the log: tables that were dropped or added,
+    /// rewritten columns, another publication. 30 s by default; the queries are cheap.
+    #[must_use]
+    pub fn poll_interval(mut self, interval: Duration) -> Self {
+        Arc::make_mut(&mut self.settings).poll_interval = interval;
         self
     }
 

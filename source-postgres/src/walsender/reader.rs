@@ -253,7 +253,8 @@ impl Reader {
                     self.input.unsplit(tail);
                     continue;
                 }
-                (b'c', _) => break Some(PgError::Io(io::ErrorKind::ConnectionAborted.into())),
+                // The end of the stream and of its command: the server shuts down.
+                (b'c' | b'C', _) => break Some(PgError::Io(io::ErrorKind::ConnectionAborted.into())),
                 (tag, _) => {
                     let what = format!("a message `{}` in the stream", tag.escape_ascii());
                     break Some(PgError::Protocol(what));

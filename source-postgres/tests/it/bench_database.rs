@@ -24,14 +24,14 @@ impl Database {
     }
 
     pub(crate) async fn at(url: String, sql: &str) -> Self {
-        let client = postgres_fixture::shared().await.connect(&url).await.unwrap();
+        let client = connect(&url).await;
         client.batch_execute(sql).await.unwrap();
         client.batch_execute("CREATE PUBLICATION syncline FOR ALL TABLES").await.unwrap();
         Self { url, client }
     }
 
     pub(crate) async fn connect(&self) -> Client {
-        postgres_fixture::shared().await.connect(&self.url).await.unwrap()
+        connect(&self.url).await
     }
 
     /// A source with a slot of its own.
@@ -66,7 +66,14 @@ impl Database {
     }
 }
 
-/// All columns of these tables, in schema `public` unless a schema is given before a dot.
+async fn connect(url: &str) -> Client {
+    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.unwrap();
+    // It ends with the server; the test then sees that its statements fail.
+    tokio::spawn(connection);
+    client
+}
+
+/// All columns of these tables, in schema `public`; `t%` is a prefix.
 pub(crate) fn tables(names: &[&str]) -> TableSelection {
     TableSelection { patterns: names.iter().map(|name| pattern(name, None)).collect() }
 }

@@ -2,6 +2,10 @@
 #![allow(clippy::unwrap_used)]
 
 mod bench_database;
+mod faults;
+mod login;
+mod preflight;
 mod replica;
+mod schema;
 mod snapshot;
 mod stream;

@@ -96,6 +96,65 @@ impl Replica {
         self.now.rows.retain(|_, (name, _)| name != table);
     }
 
+    /// Drops everything, as after lost history.
+    pub(crate) fn start_over(&mut self) {
+        self.crash();
+        self.durable = Durable::default();
+        self.now = Durable::default();
+        self.lost = None;
+    }
+
+    /// Gives up the stream without closing it, as a process that hangs does.
+    pub(crate) fn hang(&mut self) {
+        std::mem::forget(self.events.take());
+        self.crash();
+    }
+
+    /// Takes batches until an error ends the stream.
+    pub(crate) async fn until_error(&mut self) -> Error {
+        let deadline = tokio::time::Instant::now() + LIMIT;
+        loop {
+            assert!(tokio::time::Instant::now() < deadline, "no error came");
+            if let Err(error) = self.step().await {
+                return error;
+            }
+        }
+    }
+
+    /// Goes on as a replicator does after errors that may pass, until everything has come.
+    pub(crate) async fn recover(&mut self) {
+        let deadline = tokio::time::Instant::now() + LIMIT;
+        loop {
+            self.crash();
+            match self.start().await {
+                Ok(()) => break,
+                Err(error) => assert!(error.is_transient() && tokio::time::Instant::now() < deadline, "{error}"),
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        self.catch_up().await;
+    }
+
+    /// Takes batches until a table's copy is equal, while nothing is written.
+    pub(crate) async fn until_equal(&mut self, database: &Database, table: &str) {
+        let deadline = tokio::time::Instant::now() + LIMIT;
+        loop {
+            let difference = self.difference(database, table).await;
+            let Some(difference) = difference else { return };
+            assert!(tokio::time::Instant::now() < deadline, "{difference}");
+            let step = tokio::time::timeout(std::time::Duration::from_millis(200), self.step());
+            match step.await {
+                // A table that changed while it was read.
+                Ok(Err(error)) if error.is_transient() => {
+                    self.crash();
+                    self.start().await.unwrap();
+                }
+                Ok(outcome) => outcome.unwrap(),
+                Err(_) => {}
+            }
+        }
+    }
+
     /// Takes one batch and applies it.
     pub(crate) async fn step(&mut self) -> Result<()> {
         let events = self.events.as_mut().expect("the replica was started");
@@ -239,6 +298,12 @@ impl Replica {
 
     /// The copy of a table has the rows that a SELECT returns; its columns must be of types that stay text or integer.
     pub(crate) async fn assert_equal(&self, database: &Database, table: &str) {
+        if let Some(difference) = self.difference(database, table).await {
+            panic!("{difference}");
+        }
+    }
+
+    async fn difference(&self, database: &Database, table: &str) -> Option<String> {
         let quoted = format!("\"{}\"", table.replace('"', "\"\""));
         let json = database.value(&format!("SELECT coalesce(json_agg(t), '[]') FROM {quoted} t")).await.unwrap();
         let expected: Vec<serde_json::Map<String, serde_json::Value>> = serde_json::from_str(&json).unwrap();
@@ -263,12 +328,14 @@ impl Replica {
         let (expected_texts, found_texts) = (texts(&expected), texts(&found));
         let missing: Vec<_> = expected_texts.difference(&found_texts).take(5).collect();
         let extra: Vec<_> = found_texts.difference(&expected_texts).take(5).collect();
-        assert!(
-            missing.is_empty() && extra.is_empty() && found.len() == expected.len(),
-            "table {table}: {} rows instead of {}; missing {missing:?}; too many {extra:?}",
-            found.len(),
-            expected.len()
-        );
+        let equal = missing.is_empty() && extra.is_empty() && found.len() == expected.len();
+        (!equal).then(|| {
+            format!(
+                "table {table}: {} rows instead of {}; missing {missing:?}; too many {extra:?}",
+                found.len(),
+                expected.len()
+            )
+        })
     }
 }
 

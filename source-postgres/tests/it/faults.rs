@@ -1,0 +1,275 @@
+//! What goes wrong between us and a server.
+
+use std::time::{Duration, Instant};
+
+use postgres_fixture::{Cluster, ClusterOptions};
+use syncline_core::{ErrorKind, Source};
+
+use crate::bench_database::{Database, tables};
+use crate::replica::Replica;
+
+const TABLE: &str =
+    "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, 'v' FROM generate_series(1, 100) i;";
+
+async fn own(options: ClusterOptions) -> (Cluster, Database) {
+    let cluster = options.start().await.unwrap();
+    let url = cluster.fresh_database().await.unwrap();
+    let database = Database::at(url, TABLE).await;
+    (cluster, database)
+}
+
+async fn holders(database: &Database) -> Option<String> {
+    database.value("SELECT count(*) FROM pg_replication_slots WHERE active AND database = current_database()").await
+}
+
+#[tokio::test]
+async fn a_terminated_walsender_is_replaced() {
+    let database = Database::new(TABLE).await;
+    let mut replica = Replica::new(database.source(), tables(&["t"]));
+    replica.run().await;
+    for round in 0..3 {
+        database
+            .execute(
+                "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE database = current_database()",
+            )
+            .await;
+        let error = replica.until_error().await;
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        database.execute(&format!("INSERT INTO t VALUES (1000 + {round})")).await;
+        replica.recover().await;
+        replica.assert_equal(&database, "t").await;
+    }
+    assert_eq!(replica.resets, 0);
+}
+
+#[tokio::test]
+async fn a_crash_and_a_restart_of_the_server_lose_nothing() {
+    let (cluster, database) = own(ClusterOptions::new()).await;
+    let url = database.url.clone();
+    let mut replica = Replica::new(database.source(), tables(&["t"]));
+    replica.run().await;
+    for round in 0..2 {
+        cluster.connect(&url).await.unwrap().execute("UPDATE t SET v = $1", &[&format!("{round}")]).await.unwrap();
+        if round == 0 {
+            cluster.crash().unwrap();
+            cluster.start_again().await.unwrap();
+        } else {
+            // An orderly shutdown waits until all that was sent is confirmed.
+            replica.catch_up().await;
+            let began = Instant::now();
+            let restart = cluster.restart();
+            let pump = async {
+                let error = replica.until_error().await;
+                assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+            };
+            let (restarted, ()) = tokio::join!(restart, pump);
+            restarted.unwrap();
+            assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+        }
+        replica.recover().await;
+    }
+    // The bench's own connection died with the server.
+    let database = Database { client: cluster.connect(&url).await.unwrap(), url };
+    replica.assert_equal(&database, "t").await;
+    assert_eq!((replica.resets, replica.lost), (0, None));
+}
+
+#[tokio::test]
+async fn a_slot_that_a_hung_process_of_ours_holds_is_taken_over_within_two_seconds() {
+    let database = Database::new(TABLE).await;
+    let mut replica = Replica::new(database.source(), tables(&["t"]));
+    replica.run().await;
+    replica.hang();
+    database.execute("INSERT INTO t VALUES (1000)").await;
+    assert_eq!(holders(&database).await.as_deref(), Some("1"));
+    // Another process: it shares nothing with the first but the store.
+    replica.source = database.source();
+    let began = Instant::now();
+    replica.run().await;
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    replica.assert_equal(&database, "t").await;
+}
+
+#[tokio::test]
+async fn a_slot_that_another_store_uses_is_left_alone() {
+    let database = Database::new(TABLE).await;
+    let mut replica = Replica::new(database.source(), tables(&["t"]));
+    replica.run().await;
+    let mut other = Replica::new(database.source(), tables(&["t"]));
+    let start = tokio::time::timeout(Duration::from_secs(2), other.start());
+    assert!(start.await.is_err(), "it waits for the slot");
+    database.execute("INSERT INTO t VALUES (1000)").await;
+    replica.catch_up().await;
+    replica.assert_equal(&database, "t").await;
+    // With a name of its own it goes on.
+    let mut other = Replica::new(database.source().slot("other"), tables(&["t"]));
+    other.run().await;
+    other.assert_equal(&database, "t").await;
+}
+
+/// Starts and expects that the history is lost, then starts over.
+async fn start_over(replica: &mut Replica, database: &Database, reason: &str) {
+    replica.crash();
+    replica.start().await.unwrap();
+    replica.until("the history is lost", |replica| replica.lost.is_some()).await;
+    let told = replica.lost.clone().unwrap();
+    assert!(told.contains(reason), "{told}");
+    replica.start_over();
+    replica.run().await;
+    replica.assert_equal(database, "t").await;
+    let slots = "SELECT count(*) FROM pg_replication_slots WHERE database = current_database()";
+    assert_eq!(database.value(slots).await.as_deref(), Some("1"));
+}
+
+#[tokio::test]
+async fn a_slot_that_was_dropped_or_moved_on_is_lost_history() {
+    let database = Database::new(TABLE).await;
+    let mut replica = Replica::new(database.source(), tables(&["t"]));
+    let slot = replica.source.slot_name();
+    replica.run().await;
+
+    replica.crash();
+    let idle = format!("SELECT active FROM pg_replication_slots WHERE slot_name = '{slot}'");
+    database.wait_for(&idle, "f").await;
+    database.execute(&format!("SELECT pg_drop_replication_slot('{slot}'); DELETE FROM t WHERE id < 50")).await;
+    start_over(&mut replica, &database, "is gone").await;
+
+    replica.crash();
+    database.wait_for(&idle, "f").await;
+    database
+        .execute(&format!(
+            "DELETE FROM t WHERE id < 60; SELECT pg_replication_slot_advance('{slot}', pg_current_wal_insert_lsn())"
+        ))
+        .await;
+    start_over(&mut replica, &database, "stands at").await;
+}
+
+#[tokio::test]
+async fn a_publication_that_was_made_again_is_lost_history() {
+    let database = Database::new(TABLE).await;
+    let source = database.source().poll_interval(Duration::from_millis(100));
+    let mut replica = Replica::new(source, tables(&["t"]));
+    replica.run().await;
+
+    replica.crash();
+    database.execute("DROP PUBLICATION syncline; DELETE FROM t WHERE id < 10").await;
+    let error = replica.start().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert!(error.to_string().contains("CREATE PUBLICATION \"syncline\" FOR TABLE \"public\".\"t\";"), "{error}");
+    database.execute("CREATE PUBLICATION syncline FOR ALL TABLES").await;
+    start_over(&mut replica, &database, "made again").await;
+
+    // While streaming: the error says what to do, and nothing is thrown away before it is done.
+    database.execute("DROP PUBLICATION syncline; INSERT INTO t VALUES (5000)").await;
+    let error = replica.until_error().await;
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+    assert!(replica.lost.is_none() && !replica.rows("t").is_empty());
+    database.execute("CREATE PUBLICATION syncline FOR ALL TABLES").await;
+    start_over(&mut replica, &database, "made again").await;
+}
+
+#[tokio::test]
+async fn a_slot_that_the_server_gave_up_is_lost_history() {
+    let options = ClusterOptions::new()
+        .setting("max_slot_wal_keep_size", "16MB")
+        .setting("min_wal_size", "32MB")
+        .setting("max_wal_size", "32MB");
+    let (_cluster, database) = own(options).await;
+    let mut replica = Replica::new(database.source(), tables(&["t"]));
+    replica.run().await;
+    replica.crash();
+    let slot = replica.source.slot_name();
+    let status = format!("SELECT wal_status FROM pg_replication_slots WHERE slot_name = '{slot}'");
+    for _ in 0..20 {
+        database.execute("CREATE TABLE w AS SELECT repeat('x', 1000) FROM generate_series(1, 5000)").await;
+        database.execute("DROP TABLE w; SELECT pg_switch_wal(); CHECKPOINT").await;
+        if database.value(&status).await.as_deref() == Some("lost") {
+            break;
+        }
+    }
+    database.wait_for(&status, "lost").await;
+    database.execute("DELETE FROM t WHERE id < 10").await;
+    start_over(&mut replica, &database, "max_slot_wal_keep_size").await;
+}
+
+#[tokio::test]
+async fn another_cluster_is_lost_history() {
+    let (_one, first) = own(ClusterOptions::new()).await;
+    let (_other, second) = own(ClusterOptions::new().own_identity(true)).await;
+    let mut replica = Replica::new(first.source(), tables(&["t"]));
+    replica.run().await;
+    replica.crash();
+    replica.source = second.source();
+    second.execute("DELETE FROM t WHERE id < 10").await;
+    start_over(&mut replica, &second, "another cluster").await;
+}
+
+// In threads, since copying the replica at a commit takes longer than the server's patience.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_reader_is_not_disconnected_and_confirms_nothing() {
+    let (cluster, database) = own(ClusterOptions::new().setting("wal_sender_timeout", "2s")).await;
+    let mut replica = Replica::new(database.source(), tables(&["t"]));
+    replica.run().await;
+    let slot = replica.source.slot_name();
+    let confirmed = format!("SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = '{slot}'");
+    database.execute("INSERT INTO t SELECT i, repeat('x', 100) FROM generate_series(1000, 250000) i").await;
+    replica.step().await.unwrap();
+    let durable = replica.position().cloned();
+    // Three times the server's patience, with far more on the way than the queue takes.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    let confirmed: syncline_source_postgres::Lsn = database.value(&confirmed).await.unwrap().parse().unwrap();
+    assert!(Some(confirmed.position()) <= durable);
+    assert_eq!(holders(&database).await.as_deref(), Some("1"));
+    replica.catch_up().await;
+    assert_eq!(replica.rows("t").len(), 249_101);
+    let log = cluster.log().unwrap();
+    assert!(!log.contains("terminating walsender"), "{log}");
+}
+
+#[tokio::test]
+async fn an_address_where_nobody_listens_may_come_back() {
+    let source = syncline_source_postgres::PostgresSource::new("postgres://u@127.0.0.1:1/db").unwrap();
+    let mut replica = Replica::new(source.clone(), tables(&["t"]));
+    assert_eq!(replica.start().await.unwrap_err().kind(), ErrorKind::Unavailable);
+    let token = syncline_core::MarkerToken("x".into());
+    assert_eq!(source.emit_marker(&token).await.unwrap_err().kind(), ErrorKind::Unavailable);
+}
+
+#[tokio::test]
+async fn reading_waits_for_a_commit_that_a_standby_holds_back() {
+    let (_cluster, database) = own(ClusterOptions::new()).await;
+    let mut replica = Replica::new(database.source(), tables(&["t"]));
+    replica.run().await;
+    database.execute("ALTER TABLE t ALTER v SET STORAGE EXTERNAL").await;
+    database.execute("ALTER SYSTEM SET synchronous_standby_names = 'nosuch'").await;
+    database.execute("SET synchronous_commit = local; UPDATE t SET v = repeat('x', 5000) WHERE id = 1").await;
+    replica.catch_up().await;
+    database.execute("SELECT pg_reload_conf()").await;
+    database.wait_for("SHOW synchronous_standby_names", "nosuch").await;
+    replica.forget("t");
+
+    // Its commit is in the stream, but no query sees it.
+    let writer = database.connect().await;
+    let write = async { writer.batch_execute("UPDATE t SET id = 7000 WHERE id = 1").await.unwrap() };
+    let watch = async {
+        database.wait_for("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'", "1").await;
+        let reading = tokio::time::timeout(Duration::from_secs(1), async {
+            loop {
+                replica.step().await.unwrap();
+            }
+        });
+        let outcome: Result<(), _> = reading.await;
+        assert!(outcome.is_err());
+        assert_eq!(replica.rereads, 1, "the row is being read again, and waits");
+        assert!(replica.rows("t").is_empty());
+        database.execute("ALTER SYSTEM RESET synchronous_standby_names").await;
+        database.execute("SELECT pg_reload_conf()").await;
+    };
+    tokio::join!(write, watch);
+    // The batch in which the read was interrupted is not durable: it comes again.
+    replica.crash();
+    replica.forget("t");
+    replica.run().await;
+    let rows = replica.rows("t");
+    assert!(rows.len() == 1 && rows[0]["v"].size() == 5000, "{} rows", rows.len());
+}

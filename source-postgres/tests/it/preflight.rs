@@ -1,0 +1,100 @@
+//! What is checked before anything is made, and what the complaints say.
+
+use postgres_fixture::ClusterOptions;
+use syncline_core::ErrorKind;
+use syncline_source_postgres::PostgresSource;
+
+use crate::bench_database::{Database, columns, tables};
+use crate::replica::Replica;
+
+/// The complaint about a database; no slot is left behind.
+async fn complaint(database: &Database, source: PostgresSource, names: &[&str]) -> String {
+    let mut replica = Replica::new(source, tables(names));
+    let error = replica.start().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+    let slots = "SELECT count(*) FROM pg_replication_slots WHERE database = current_database()";
+    assert_eq!(database.value(slots).await.as_deref(), Some("0"));
+    error.to_string()
+}
+
+fn assert_says(complaint: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(complaint.contains(part), "`{part}` is not in: {complaint}");
+    }
+}
+
+#[tokio::test]
+async fn tables_and_publication_are_checked_together() {
+    let database = Database::new(
+        "CREATE TABLE good (id int PRIMARY KEY, v text); CREATE TABLE hidden (id int PRIMARY KEY);
+         CREATE TABLE keyless (id int); CREATE VIEW seen AS SELECT * FROM good; CREATE UNLOGGED TABLE quick (id int PRIMARY KEY);
+         CREATE TABLE made (id int PRIMARY KEY, g int GENERATED ALWAYS AS (id) STORED);
+         CREATE PUBLICATION chosen FOR TABLE good, keyless, made WITH (publish = 'insert, update');",
+    )
+    .await;
+    let names = ["good", "hidden", "keyless", "seen", "quick", "made", "nowhere"];
+    let told = complaint(&database, database.source().publication("chosen"), &names).await;
+    assert_says(
+        &told,
+        &[
+            "leaves out delete and truncate",
+            "ALTER PUBLICATION \"chosen\" SET (publish = 'insert, update, delete, truncate');",
+            "table public.hidden is not in publication chosen: run `ALTER PUBLICATION \"chosen\" ADD TABLE \"public\".\"hidden\";`",
+            "table public.keyless has no key",
+            "public.seen is not a table",
+            "ALTER TABLE \"public\".\"quick\" SET LOGGED;",
+            "column `g` of table public.made is generated",
+            "there is no table public.nowhere",
+        ],
+    );
+    let told = complaint(&database, database.source().publication("no \"such"), &["good"]).await;
+    assert_says(&told, &["CREATE PUBLICATION \"no \"\"such\" FOR TABLE \"public\".\"good\";"]);
+
+    let mut replica = Replica::new(database.source(), columns("good", &["id", "w"]));
+    let error = replica.start().await.unwrap_err();
+    assert_says(&error.to_string(), &["table public.good has no column `w`"]);
+}
+
+#[tokio::test]
+async fn rights_are_checked() {
+    let database = Database::new("CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE open (id int PRIMARY KEY)").await;
+    let name = database.value("SELECT current_database()").await.unwrap();
+    database
+        .execute(&format!(
+            "CREATE ROLE weak_{name} LOGIN; CREATE ROLE sender_{name} LOGIN REPLICATION; GRANT SELECT ON open TO sender_{name}"
+        ))
+        .await;
+    let source =
+        |role: &str| PostgresSource::new(&database.url.replace("postgres@", &format!("{role}_{name}@"))).unwrap();
+    let told = complaint(&database, source("weak"), &["t"]).await;
+    assert_says(&told, &["may not replicate", "REPLICATION;"]);
+    let told = complaint(&database, source("sender"), &["t", "open"]).await;
+    assert_says(&told, &["may not read table public.t", "GRANT SELECT ON \"public\".\"t\""]);
+    assert!(!told.contains("public.open"), "{told}");
+    let mut replica = Replica::new(source("sender"), tables(&["open"]));
+    replica.run().await;
+}
+
+#[tokio::test]
+async fn the_server_is_checked() {
+    let cluster = ClusterOptions::new().setting("wal_level", "replica").start().await.unwrap();
+    let database = Database::at(cluster.fresh_database().await.unwrap(), "CREATE TABLE t (id int PRIMARY KEY)").await;
+    let told = complaint(&database, database.source(), &["t"]).await;
+    assert_says(&told, &["wal_level is replica", "ALTER SYSTEM SET wal_level = logical;"]);
+
+    let cluster = ClusterOptions::new().setting("max_replication_slots", "0").start().await.unwrap();
+    let database = Database::at(cluster.fresh_database().await.unwrap(), "CREATE TABLE t (id int PRIMARY KEY)").await;
+    let error = Replica::new(database.source(), tables(&["t"])).start().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert_says(&error.to_string(), &["all 0 replication slots are in use", "max_replication_slots"]);
+}
+
+#[tokio::test]
+async fn names_that_cannot_be_are_refused() {
+    let database = Database::new("CREATE TABLE t (id int PRIMARY KEY)").await;
+    let told = complaint(&database, database.source().slot("Not-a-slot"), &["t"]).await;
+    assert_says(&told, &["`Not-a-slot`"]);
+    let source = PostgresSource::new(&format!("{}_missing", database.url)).unwrap();
+    let told = complaint(&database, source, &["t"]).await;
+    assert_says(&told, &["does not exist"]);
+}
