@@ -36,6 +36,7 @@ let credentials;
 let uploadUrl;
 const subscriptions = new Map();
 
+// region: upload
 /** Sends what was written locally to the application's backend, a transaction at a time, as an application would. */
 async function uploadData(database) {
   const clientId = await database.getClientId();
@@ -56,6 +57,7 @@ async function uploadData(database) {
     await transaction.complete();
   }
 }
+// endregion: upload
 
 /** A fetch that asks for one media type or coding instead of those that the SDK prefers. */
 function fetchWith({ accept, encoding }) {
@@ -87,15 +89,14 @@ const commands = {
   },
 
   /** Connects, or connects anew with other credentials. Does not wait for anything to arrive. */
-  async connect({ endpoint, token, upload, params, websocket }) {
+  async connect({ endpoint, token, upload }) {
     credentials = { endpoint, token };
     uploadUrl = upload;
     const connector = { fetchCredentials: async () => credentials, uploadData };
     await db.connect(connector, {
-      connectionMethod: websocket ? SyncStreamConnectionMethod.WEB_SOCKET : SyncStreamConnectionMethod.HTTP,
+      connectionMethod: SyncStreamConnectionMethod.HTTP,
       crudUploadThrottleMs: 20,
-      retryDelayMs: 100,
-      params
+      retryDelayMs: 100
     });
   },
 

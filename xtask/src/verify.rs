@@ -10,17 +10,18 @@ use crate::{node, postgres, step};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Feature sets that must compile by themselves: package, features. A phone app compiles no web server.
-const FEATURES: &[(&str, &str)] = &[
-    ("syncline-core", ""),
-    ("syncline-core", "jwt"),
-    ("syncline-core", "testing"),
-    ("syncline-storage-sqlite", "bucket-store"),
-    ("syncline-storage-sqlite", "database"),
-    ("syncline-source-postgres", ""),
-    ("syncline-source-postgres", "backend"),
-    ("syncline-transport-http", "server"),
-    ("syncline-transport-http", "client"),
+/// Feature sets that must compile by themselves: package, features, and crates that must not come along. A phone app
+/// compiles no web server, and core no runtime.
+const FEATURES: &[(&str, &str, &[&str])] = &[
+    ("syncline-core", "", &["tokio", "jsonwebtoken", "proptest"]),
+    ("syncline-core", "jwt", &["tokio", "proptest"]),
+    ("syncline-core", "testing", &["tokio"]),
+    ("syncline-storage-sqlite", "bucket-store", &["axum", "reqwest"]),
+    ("syncline-storage-sqlite", "database", &["axum", "reqwest"]),
+    ("syncline-source-postgres", "", &["axum", "reqwest", "rusqlite"]),
+    ("syncline-source-postgres", "backend", &["axum", "reqwest", "rusqlite"]),
+    ("syncline-transport-http", "server", &["rusqlite", "tokio-postgres"]),
+    ("syncline-transport-http", "client", &["axum", "jsonwebtoken", "rusqlite", "tokio-postgres"]),
 ];
 
 /// Programs in `examples/` that run to their end by themselves, and a line that each must print.
@@ -60,10 +61,11 @@ impl Verify {
         self.command("doctests", cargo().args(["test", "--doc", "--workspace", "--locked"]), 10 * MINUTE)?;
         let doc = ["doc", "--workspace", "--no-deps", "--locked"];
         self.command("docs", cargo().args(doc).env("RUSTDOCFLAGS", "-D warnings"), 10 * MINUTE)?;
-        for (package, features) in FEATURES {
+        for (package, features, absent) in FEATURES {
             let name = format!("{package} with {}", if features.is_empty() { "no feature" } else { features });
-            let check = ["check", "--locked", "--no-default-features", "-p", package, "--features", features];
-            self.command(&name, cargo().args(check), 10 * MINUTE)?;
+            let selection = ["--locked", "--no-default-features", "-p", package, "--features", features];
+            self.command(&name, cargo().arg("check").args(selection), 10 * MINUTE)?;
+            expect_absent(&selection, absent).with_context(|| format!("step \"{name}\""))?;
         }
         for (example, expected) in EXAMPLES {
             self.example(example, expected)?;
@@ -142,9 +144,24 @@ impl Verify {
         }
         println!("{:8.1} s  in all", self.started.elapsed().as_secs_f64());
         if passed {
-            println!("verify: all is well, {} tests passed", self.tests);
+            println!("verify: all is well\n{} passed, 0 failed", self.tests);
         } else {
             println!("verify: FAILED at the step after the last above");
         }
+    }
+}
+
+/// Fails if one of these crates is among the dependencies of a selection of features.
+fn expect_absent(selection: &[&str], crates: &[&str]) -> Result<()> {
+    let tree = ["tree", "--edges", "normal", "--prefix", "none", "--format", "{p}"];
+    let output = cargo().args(tree).args(selection).output().context("cannot start cargo tree")?;
+    if !output.status.success() {
+        bail!("cargo tree failed: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    let listed = String::from_utf8_lossy(&output.stdout);
+    let present = listed.lines().filter_map(|line| line.split(' ').next()).find(|name| crates.contains(name));
+    match present {
+        Some(name) => bail!("{name} comes along: `cargo tree --invert {name} {}` says why", selection.join(" ")),
+        None => Ok(()),
     }
 }

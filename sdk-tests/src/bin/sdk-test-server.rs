@@ -16,6 +16,7 @@ use syncline_transport_http::axum::{self, Json, Router};
 use syncline_transport_http::{self as http, Authenticated};
 use tokio::net::TcpListener;
 
+// region: state
 #[derive(Debug, Clone)]
 struct App {
     service: SyncService,
@@ -33,6 +34,7 @@ impl FromRef<App> for PostgresBackend {
         app.backend.clone()
     }
 }
+// endregion: state
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -73,6 +75,7 @@ async fn main() -> Result<()> {
     }
 }
 
+// region: upload
 /// The body is what the SDK calls a CRUD transaction.
 async fn upload(
     State(backend): State<PostgresBackend>,
@@ -81,3 +84,4 @@ async fn upload(
 ) -> Result<Json<Uploaded>, http::Problem> {
     Ok(Json(backend.apply(&user, &transaction).await?))
 }
+// endregion: upload
