@@ -1,6 +1,7 @@
 //! What the catalog says now about the publication and the tables that a sync config reads.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use postgres_protocol::escape::escape_literal;
@@ -52,9 +53,9 @@ pub(crate) struct CatalogTable {
     pub(crate) ordered: bool,
     /// Names of all its columns.
     pub(crate) all_columns: Vec<String>,
-    /// Columns that are wanted but that the stream does not carry, since they are generated.
+    /// Columns that are named but that the stream does not carry, since they are generated.
     pub(crate) generated: Vec<String>,
-    /// Columns that are wanted but that the publication's column list leaves out.
+    /// Columns that are named but that the publication's column list leaves out.
     pub(crate) unpublished: Vec<String>,
     /// Columns whose existing rows got a value when they were added.
     pub(crate) filled: BTreeSet<String>,
@@ -368,7 +369,14 @@ fn table(
     let carried = |column: &Attribute| {
         in_list(&column.record.name) && (!column.generated || version >= 180_000 && listed.is_some())
     };
-    let wanted = |column: &&Attribute| reads(&column.record.name);
+    // A star takes what there is; only a name must be there.
+    let wanted = |column: &&Attribute| {
+        let named = |columns: &Vec<Arc<str>>| columns.iter().any(|name| **name == *column.record.name);
+        let patterns = selection.patterns.iter();
+        patterns
+            .filter(|pattern| pattern.matches(DEFAULT_SCHEMA, &relation.schema, &relation.name))
+            .any(|pattern| pattern.columns.as_ref().is_some_and(named))
+    };
     let names = |column: &Attribute| column.record.name.clone();
     CatalogTable {
         kind: relation.kind,

@@ -1,7 +1,7 @@
 //! What must be right before replication can begin. Each complaint says how to mend it.
 
 use postgres_protocol::escape::{escape_identifier, escape_literal};
-use syncline_core::{Error, TablePattern, TableSelection};
+use syncline_core::{Error, ErrorKind, TablePattern, TableSelection};
 
 use crate::catalog::{Catalog, CatalogTable, DEFAULT_SCHEMA};
 use crate::link::Link;
@@ -78,12 +78,25 @@ pub(crate) async fn check_free_slot(link: &mut Link) -> Result<(), Error> {
     Ok(())
 }
 
-/// Checks the publication and every table that the config reads. Tables that were replicated before may be gone.
+/// When tables are checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Occasion {
+    /// The tables were never checked with this selection: whatever is wrong is for a person to mend.
+    First,
+    /// They were right before: a migration may be under way, which replication waits for.
+    Again,
+    /// As `Again`, while streaming; what was said at the start is not repeated.
+    Poll,
+}
+
+/// Checks the publication, whose oid is returned, and every table that the config reads. A table that only a prefix names
+/// and that cannot be replicated is taken out of the catalog, unless it was replicated before.
 pub(crate) fn check_tables(
-    catalog: &Catalog,
+    catalog: &mut Catalog,
     publication: &str,
     selection: &TableSelection,
     known: Option<&State>,
+    occasion: Occasion,
 ) -> Result<u32, Error> {
     let Some(found) = &catalog.publication else {
         return Err(Error::invalid(format!(
@@ -91,8 +104,9 @@ pub(crate) fn check_tables(
             create_publication(publication, catalog)
         )));
     };
-    let mut problems = Vec::new();
     let alter = format!("ALTER PUBLICATION {}", escape_identifier(publication));
+    let (oid, via_root) = (found.oid, found.via_root);
+    let mut problems = Vec::new();
     if !found.left_out.is_empty() {
         problems.push(format!(
             "publication {publication} leaves out {}, so that rows would never go away: run `{alter} SET (publish = \
@@ -101,31 +115,48 @@ pub(crate) fn check_tables(
         ));
     }
     for pattern in &selection.patterns {
-        check_pattern(pattern, catalog, known, &mut problems);
+        check_pattern(pattern, catalog, occasion, &mut problems);
     }
-    for table in &catalog.tables {
-        check_table(table, found.via_root, publication, &alter, known, &mut problems);
+    catalog.tables.retain(|table| {
+        let is_known = known.is_some_and(|state| state.tables.iter().any(|record| record.oid == table.record.oid));
+        let defects = defects(table, via_root, publication, &alter, known, occasion);
+        let named = selection.patterns.iter().any(|pattern| {
+            !pattern.prefix && pattern.matches(DEFAULT_SCHEMA, &table.record.schema, &table.record.name)
+        });
+        if defects.is_empty() {
+            return true;
+        }
+        if !named && !is_known {
+            if occasion != Occasion::Poll {
+                tracing::warn!(problem = defects.join("; "), "a table that only a prefix names is left out");
+            }
+            return false;
+        }
+        problems.extend(defects);
+        true
+    });
+    if problems.is_empty() {
+        return Ok(oid);
     }
-    finish(problems)?;
-    Ok(found.oid)
+    let kind = if occasion == Occasion::First { ErrorKind::Invalid } else { ErrorKind::Unavailable };
+    Err(Error::new(kind, problems.join("; ")))
 }
 
-fn check_pattern(pattern: &TablePattern, catalog: &Catalog, known: Option<&State>, problems: &mut Vec<String>) {
+fn check_pattern(pattern: &TablePattern, catalog: &Catalog, occasion: Occasion, problems: &mut Vec<String>) {
     let schema = pattern.schema.as_deref().unwrap_or(DEFAULT_SCHEMA);
     let tables: Vec<&CatalogTable> = catalog
         .tables
         .iter()
         .filter(|table| pattern.matches(DEFAULT_SCHEMA, &table.record.schema, &table.record.name))
         .collect();
-    let was_known = known.is_some_and(|state| {
-        state.tables.iter().any(|table| pattern.matches(DEFAULT_SCHEMA, &table.schema, &table.name))
-    });
     let label = format!("{schema}.{}{}", pattern.name, if pattern.prefix { "%" } else { "" });
     if tables.is_empty() {
-        if was_known || pattern.prefix {
-            tracing::warn!(table = label, "no table of this name is there now");
-        } else {
-            problems.push(format!("there is no table {label}: create it, or take it out of the sync config"));
+        match occasion {
+            Occasion::First if !pattern.prefix => {
+                problems.push(format!("there is no table {label}: create it, or take it out of the sync config"));
+            }
+            Occasion::First | Occasion::Again => tracing::warn!(table = label, "no table of this name is there now"),
+            Occasion::Poll => {}
         }
         return;
     }
@@ -133,76 +164,80 @@ fn check_pattern(pattern: &TablePattern, catalog: &Catalog, known: Option<&State
         if tables.iter().any(|table| table.all_columns.iter().any(|name| **name == **column)) {
             continue;
         }
-        if was_known {
-            tracing::warn!(table = label, column = &**column, "no column of this name is there now");
-        } else {
-            problems.push(format!("table {label} has no column `{column}`, which the sync config reads"));
+        match occasion {
+            Occasion::First => {
+                problems.push(format!("table {label} has no column `{column}`, which the sync config reads"));
+            }
+            Occasion::Again => {
+                tracing::warn!(table = label, column = &**column, "no column of this name is there now");
+            }
+            Occasion::Poll => {}
         }
     }
 }
 
-fn check_table(
+/// What keeps a table from being replicated.
+fn defects(
     table: &CatalogTable,
     via_root: bool,
     publication: &str,
     alter: &str,
     known: Option<&State>,
-    problems: &mut Vec<String>,
-) {
+    occasion: Occasion,
+) -> Vec<String> {
     let record = &table.record;
     let label = record.label();
     let name = format!("{}.{}", escape_identifier(&record.schema), escape_identifier(&record.name));
-    match table.kind {
-        'v' | 'm' | 'f' => {
-            problems.push(format!(
-                "{label} is not a table but a view or a foreign table, whose changes are not in the log"
-            ));
-            return;
-        }
-        _ if !table.permanent => {
-            problems.push(format!("table {label} is unlogged: run `ALTER TABLE {name} SET LOGGED;`"));
-            return;
-        }
-        _ => {}
+    if matches!(table.kind, 'v' | 'm' | 'f') {
+        let what = "is not a table but a view or a foreign table, whose changes are not in the log";
+        return vec![format!("{label} {what}")];
     }
+    if !table.permanent {
+        return vec![format!("table {label} is unlogged: run `ALTER TABLE {name} SET LOGGED;`")];
+    }
+    let mut defects = Vec::new();
     if table.partitioned && via_root {
-        problems.push(format!(
+        defects.push(format!(
             "table {label} is partitioned, and publication {publication} publishes it by its root, which hides \
              truncated partitions: run `{alter} SET (publish_via_partition_root = false);`"
         ));
     } else if !table.published {
-        problems.push(format!("table {label} is not in publication {publication}: run `{alter} ADD TABLE {name};`"));
+        defects.push(format!("table {label} is not in publication {publication}: run `{alter} ADD TABLE {name};`"));
     }
     if !table.can_select && known.is_none_or(|state| !state.is_complete() || state.table_of(record.oid).is_none()) {
-        problems.push(format!(
+        defects.push(format!(
             "this role may not read table {label}: run `GRANT USAGE ON SCHEMA {} TO …; GRANT SELECT ON {name} TO …;`",
             escape_identifier(&record.schema)
         ));
     }
     if record.key.is_empty() {
-        problems.push(format!(
+        defects.push(format!(
             "table {label} has no key by which the log could name its rows: give it a primary key, or run `ALTER TABLE \
              {name} REPLICA IDENTITY USING INDEX …;` (or FULL){}",
             if table.partitioned { "; all partitions need the same" } else { "" }
         ));
-    } else if !table.ordered && record.identity == b'f' {
-        tracing::warn!(table = label, "rows without a primary key that are alike in all columns count as one row");
     }
     for column in &table.generated {
-        problems.push(format!(
+        defects.push(format!(
             "column `{column}` of table {label} is generated and not in the log: compute it in the sync config, or fill \
              an ordinary column by a trigger"
         ));
     }
     for column in &table.unpublished {
-        problems.push(format!("publication {publication} leaves out column `{column}` of table {label}: add it there"));
+        defects.push(format!("publication {publication} leaves out column `{column}` of table {label}: add it there"));
     }
-    if table.row_security {
-        tracing::warn!(
-            table = label,
-            "row security is on for this table and hides rows from this role: run `ALTER ROLE … BYPASSRLS`"
-        );
+    if occasion != Occasion::Poll && defects.is_empty() {
+        if !table.ordered && record.identity == b'f' {
+            tracing::warn!(table = label, "rows without a primary key that are alike in all columns count as one row");
+        }
+        if table.row_security {
+            tracing::warn!(
+                table = label,
+                "row security is on for this table and may hide rows from this role: run `ALTER ROLE … BYPASSRLS`"
+            );
+        }
     }
+    defects
 }
 
 /// The statement that would make the publication.

@@ -13,12 +13,12 @@ use crate::connection::{self, Connection};
 use crate::link::Link;
 use crate::lsn::Lsn;
 use crate::output::{Output, Stop};
-use crate::preflight::{self, Server};
+use crate::preflight::{self, Occasion, Server};
 use crate::reread::Readable;
 use crate::schema::{self, Change};
 use crate::slot;
 use crate::source::{Settings, Shared, message_sql, nudge_content};
-use crate::state::{Progress, State, TableRecord};
+use crate::state::{Progress, State, TableRecord, selection_hash};
 use crate::transactions::Tracked;
 use crate::value::TypeRegistry;
 use crate::visibility;
@@ -51,7 +51,8 @@ pub(crate) struct Session {
     /// Tables that can be read in order of their key.
     pub(crate) ordered: BTreeSet<u32>,
     pub(crate) poll_at: Instant,
-    /// No stream ran yet, so nothing is known of which transactions are visible.
+    pub(crate) slot_checked_at: Instant,
+    /// Nothing that the stream sent is stored yet.
     fresh: bool,
 }
 
@@ -74,9 +75,15 @@ impl Session {
         };
         let mut sql = Link::new(settings.config.clone(), "syncline");
         let server = preflight::check_server(&mut sql).await?;
-        let catalog =
+        let selected = selection_hash(&start.selection)?;
+        let mut catalog =
             catalog::load(sql.connection().await?, server.version, &settings.publication, &start.selection).await?;
-        let publication = preflight::check_tables(&catalog, &settings.publication, &start.selection, known.as_ref())?;
+        let occasion = match &known {
+            Some(state) if state.selection == selected => Occasion::Again,
+            _ => Occasion::First,
+        };
+        let publication =
+            preflight::check_tables(&mut catalog, &settings.publication, &start.selection, known.as_ref(), occasion)?;
 
         let incarnation = known.as_ref().map_or_else(|| Uuid::new_v4().as_u64_pair().0, |state| state.incarnation);
         let mut replication =
@@ -99,10 +106,11 @@ impl Session {
                     )));
                 }
                 let position = durable.unwrap_or_default().max(state.consistent_point);
-                slot::check(&mut sql, &mut replication, &identity, &state, position).await?;
-                let promoted = state.timeline != identity.timeline;
+                slot::check(&mut sql, &mut replication, &identity, &state, position, durable.is_none()).await?;
+                let changed = state.timeline != identity.timeline || state.selection != selected;
                 state.timeline = identity.timeline;
-                (state, position, durable.is_none(), promoted)
+                state.selection = selected;
+                (state, position, durable.is_none(), changed)
             }
             None => {
                 let slot = settings.slot();
@@ -114,6 +122,7 @@ impl Session {
                     incarnation,
                     publication,
                     consistent_point,
+                    selection: selected,
                     tables: Vec::new(),
                 };
                 (state, consistent_point, true, false)
@@ -139,6 +148,7 @@ impl Session {
             estimates: HashMap::new(),
             ordered: BTreeSet::new(),
             poll_at: Instant::now() + settings.poll_interval,
+            slot_checked_at: Instant::now(),
             fresh,
         };
         session.compare(&catalog).await?;
@@ -274,22 +284,31 @@ impl Session {
     /// Looks for changes that the stream does not show.
     pub(crate) async fn poll(&mut self) -> Result<(), Stop> {
         self.poll_at = Instant::now() + self.settings.poll_interval;
+        self.check_slot().await?;
         let catalog = self.load_catalog().await?;
-        let publication =
-            preflight::check_tables(&catalog, &self.settings.publication, &self.selection, Some(&self.state))?;
-        if publication != self.state.publication {
-            return Err(Stop::Lost(format!(
-                "publication {} was dropped and made again; what changed in between is not in the log",
-                self.settings.publication
-            )));
-        }
         self.compare(&catalog).await?;
         self.rebuild().await
     }
 
+    /// The catalog as it is now, with tables that can be replicated.
     async fn load_catalog(&mut self) -> Result<Catalog, Stop> {
+        let name = &self.settings.publication;
         let connection = self.sql.connection().await?;
-        Ok(catalog::load(connection, self.server.version, &self.settings.publication, &self.selection).await?)
+        let mut catalog = catalog::load(connection, self.server.version, name, &self.selection).await?;
+        let publication =
+            preflight::check_tables(&mut catalog, name, &self.selection, Some(&self.state), Occasion::Poll)?;
+        if publication != self.state.publication {
+            return Err(Stop::Lost(format!(
+                "publication {name} was dropped and made again; what changed in between is not in the log"
+            )));
+        }
+        Ok(catalog)
+    }
+
+    /// Whether the server still keeps what the slot needs.
+    pub(crate) async fn check_slot(&mut self) -> Result<(), Stop> {
+        self.slot_checked_at = Instant::now();
+        Ok(slot::check_health(&mut self.sql, &self.state, self.fresh).await?)
     }
 
     /// Whether some table is to be read now.

@@ -62,6 +62,42 @@ pub(crate) fn application_name(incarnation: u64) -> String {
     format!("syncline {incarnation:016x}")
 }
 
+/// Whether the slot exists and the server still keeps what it needs. A slot that is lost during the very first reading of
+/// the tables would most likely be lost again, so a person is asked.
+pub(crate) async fn check_health(link: &mut Link, state: &State, fresh: bool) -> Result<(), SlotError> {
+    let slot = &state.slot;
+    // All columns, read by name: later servers have more.
+    let sql = format!("SELECT * FROM pg_replication_slots WHERE {}", slot_condition(slot));
+    let rows = link.query_again(&sql).await?;
+    if rows.len() == 0 {
+        return Err(SlotError::Lost(format!("replication slot {slot} is gone")));
+    }
+    let status = rows.get(0, "wal_status");
+    if status == Some("lost") || rows.is_true(0, "conflicting") {
+        let reason = rows.get(0, "invalidation_reason").map(|reason| format!(" ({reason})")).unwrap_or_default();
+        let reason = format!(
+            "replication slot {slot} was invalidated{reason}: max_slot_wal_keep_size may be too small for what is written \
+             while nothing is read"
+        );
+        if fresh && !state.is_complete() {
+            return Err(SlotError::Failed(Error::invalid(format!(
+                "{reason}; it happened while the tables were read for the first time: raise the setting, then run `SELECT \
+                 pg_drop_replication_slot('{slot}');` and start again"
+            ))));
+        }
+        return Err(SlotError::Lost(reason));
+    }
+    if status == Some("unreserved") {
+        let safe = rows.get(0, "safe_wal_size").unwrap_or("unknown");
+        tracing::warn!(
+            slot,
+            safe_wal_size = safe,
+            "the server may soon give up the slot: max_slot_wal_keep_size is near"
+        );
+    }
+    Ok(())
+}
+
 /// Compares the slot with what the store remembers. `durable` is where the store stands.
 pub(crate) async fn check(
     link: &mut Link,
@@ -69,22 +105,14 @@ pub(crate) async fn check(
     identity: &Identity,
     state: &State,
     durable: Lsn,
+    fresh: bool,
 ) -> Result<(), SlotError> {
     if identity.system != state.system {
         return Err(SlotError::Lost("this is another cluster than before: its system identifier differs".into()));
     }
+    check_health(link, state, fresh).await?;
     let sql = format!("SELECT * FROM pg_replication_slots WHERE {}", slot_condition(&state.slot));
     let rows = link.query(&sql).await?;
-    if rows.len() == 0 {
-        return Err(SlotError::Lost(format!("replication slot {} is gone", state.slot)));
-    }
-    if rows.get(0, "wal_status") == Some("lost") || rows.is_true(0, "conflicting") {
-        return Err(SlotError::Lost(format!(
-            "replication slot {} was invalidated{}: max_slot_wal_keep_size may be too small",
-            state.slot,
-            rows.get(0, "invalidation_reason").map(|reason| format!(" ({reason})")).unwrap_or_default()
-        )));
-    }
     let Some(confirmed) = rows.get(0, "confirmed_flush_lsn") else {
         return Err(SlotError::Lost(format!("replication slot {} was never completed", state.slot)));
     };

@@ -26,6 +26,9 @@ const UNIT_ROWS: usize = 10_000;
 const UNIT_BYTES: usize = 8 * 1024 * 1024;
 const UNIT_TIME: Duration = Duration::from_secs(2);
 
+/// How often the slot is looked at, since a long reading may outlast what the server keeps.
+const SLOT_CHECK_INTERVAL: Duration = Duration::from_secs(60);
+
 /// What has been read since progress was last told.
 #[derive(Debug)]
 struct Unit {
@@ -213,6 +216,9 @@ impl Session {
             tables_done: count(self.state.tables.iter().filter(done).count()),
             tables: count(self.state.tables.len()),
         };
+        if self.slot_checked_at.elapsed() >= SLOT_CHECK_INTERVAL {
+            self.check_slot().await?;
+        }
         let state = self.state.encode()?;
         self.state_changed = false;
         let size = state.0.len();

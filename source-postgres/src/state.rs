@@ -1,7 +1,8 @@
 //! What the source keeps in the store: which slot it owns, what it knows of each table, how far snapshots are.
 
 use serde::{Deserialize, Serialize};
-use syncline_core::{Error, Result, SourceState};
+use sha2::{Digest, Sha256};
+use syncline_core::{Error, Result, SourceState, TableSelection};
 
 use crate::lsn::Lsn;
 
@@ -21,6 +22,8 @@ pub(crate) struct State {
     pub(crate) publication: u32,
     /// Where the slot began: everything that committed later is in the stream.
     pub(crate) consistent_point: Lsn,
+    /// A hash of what was selected when the tables were last checked in full.
+    pub(crate) selection: u64,
     pub(crate) tables: Vec<TableRecord>,
 }
 
@@ -83,6 +86,14 @@ pub(crate) enum Progress {
     Done,
 }
 
+/// A hash of a selection, to notice another one.
+pub(crate) fn selection_hash(selection: &TableSelection) -> Result<u64> {
+    let bytes = postcard::to_stdvec(selection)
+        .map_err(|error| Error::internal("a selection of tables cannot be encoded").caused_by(error))?;
+    let digest = Sha256::digest(bytes);
+    Ok(digest.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes)))
+}
+
 impl State {
     /// # Errors
     /// `Internal` if it cannot be encoded.
@@ -138,6 +149,7 @@ mod tests {
             incarnation: 7,
             publication: 9,
             consistent_point: Lsn(11),
+            selection: 12,
             tables: vec![TableRecord {
                 oid: 1,
                 schema: "public".into(),

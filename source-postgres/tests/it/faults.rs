@@ -136,11 +136,9 @@ async fn a_slot_that_was_dropped_or_moved_on_is_lost_history() {
 
     replica.crash();
     database.wait_for(&idle, "f").await;
-    database
-        .execute(&format!(
-            "DELETE FROM t WHERE id < 60; SELECT pg_replication_slot_advance('{slot}', pg_current_wal_insert_lsn())"
-        ))
-        .await;
+    // In a statement of its own, so that it is committed before the slot moves.
+    database.execute("DELETE FROM t WHERE id < 60").await;
+    database.execute(&format!("SELECT pg_replication_slot_advance('{slot}', pg_current_wal_insert_lsn())")).await;
     start_over(&mut replica, &database, "stands at").await;
 }
 
@@ -179,6 +177,34 @@ async fn a_slot_that_the_server_gave_up_is_lost_history() {
     replica.run().await;
     replica.crash();
     let slot = replica.source.slot_name();
+    lose(&database, &slot).await;
+    database.execute("DELETE FROM t WHERE id < 10").await;
+    start_over(&mut replica, &database, "max_slot_wal_keep_size").await;
+}
+
+#[tokio::test]
+async fn a_slot_that_is_lost_during_the_first_reading_needs_a_person() {
+    let options = ClusterOptions::new()
+        .setting("max_slot_wal_keep_size", "16MB")
+        .setting("min_wal_size", "32MB")
+        .setting("max_wal_size", "32MB");
+    let (_cluster, database) = own(options).await;
+    database.execute("INSERT INTO t SELECT i, repeat('x', 100) FROM generate_series(1000, 60000) i").await;
+    let mut replica = Replica::new(database.source(), tables(&["t"]));
+    replica.start().await.unwrap();
+    replica.until("some rows are read", |replica| replica.snapshot_rows > 20_000).await;
+    replica.crash();
+    let slot = replica.source.slot_name();
+    lose(&database, &slot).await;
+    let error = replica.start().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert!(error.to_string().contains("for the first time"), "{error}");
+    database.execute(&format!("SELECT pg_drop_replication_slot('{slot}')")).await;
+    start_over(&mut replica, &database, "is gone").await;
+}
+
+/// Writes until the server gives the slot up.
+async fn lose(database: &Database, slot: &str) {
     let status = format!("SELECT wal_status FROM pg_replication_slots WHERE slot_name = '{slot}'");
     for _ in 0..20 {
         database.execute("CREATE TABLE w AS SELECT repeat('x', 1000) FROM generate_series(1, 5000)").await;
@@ -188,8 +214,6 @@ async fn a_slot_that_the_server_gave_up_is_lost_history() {
         }
     }
     database.wait_for(&status, "lost").await;
-    database.execute("DELETE FROM t WHERE id < 10").await;
-    start_over(&mut replica, &database, "max_slot_wal_keep_size").await;
 }
 
 #[tokio::test]

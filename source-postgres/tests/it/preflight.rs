@@ -1,7 +1,7 @@
 //! What is checked before anything is made, and what the complaints say.
 
 use postgres_fixture::ClusterOptions;
-use syncline_core::ErrorKind;
+use syncline_core::{ErrorKind, TableSelection};
 use syncline_source_postgres::PostgresSource;
 
 use crate::bench_database::{Database, columns, tables};
@@ -9,7 +9,11 @@ use crate::replica::Replica;
 
 /// The complaint about a database; no slot is left behind.
 async fn complaint(database: &Database, source: PostgresSource, names: &[&str]) -> String {
-    let mut replica = Replica::new(source, tables(names));
+    complaint_about(database, source, tables(names)).await
+}
+
+async fn complaint_about(database: &Database, source: PostgresSource, selection: TableSelection) -> String {
+    let mut replica = Replica::new(source, selection);
     let error = replica.start().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
     let slots = "SELECT count(*) FROM pg_replication_slots WHERE database = current_database()";
@@ -32,8 +36,10 @@ async fn tables_and_publication_are_checked_together() {
          CREATE PUBLICATION chosen FOR TABLE good, keyless, made WITH (publish = 'insert, update');",
     )
     .await;
-    let names = ["good", "hidden", "keyless", "seen", "quick", "made", "nowhere"];
-    let told = complaint(&database, database.source().publication("chosen"), &names).await;
+    let names = ["good", "hidden", "keyless", "seen", "quick", "nowhere"];
+    let mut selection = tables(&names);
+    selection.patterns.extend(columns("made", &["g"]).patterns);
+    let told = complaint_about(&database, database.source().publication("chosen"), selection).await;
     assert_says(
         &told,
         &[
@@ -97,4 +103,45 @@ async fn names_that_cannot_be_are_refused() {
     let source = PostgresSource::new(&format!("{}_missing", database.url)).unwrap();
     let told = complaint(&database, source, &["t"]).await;
     assert_says(&told, &["does not exist"]);
+}
+
+#[tokio::test]
+async fn a_prefix_takes_what_can_be_replicated() {
+    let database = Database::new(
+        "CREATE TABLE x_good (id int PRIMARY KEY, g int GENERATED ALWAYS AS (id) STORED); INSERT INTO x_good VALUES (1);
+         CREATE UNLOGGED TABLE x_quick (id int PRIMARY KEY); CREATE TABLE x_keyless (id int); CREATE VIEW x_view AS SELECT 1 AS id;",
+    )
+    .await;
+    let source = database.source().poll_interval(std::time::Duration::from_millis(100));
+    let mut replica = Replica::new(source, tables(&["x_%"]));
+    replica.run().await;
+    assert_eq!(replica.rows("x_good").len(), 1);
+    // They are mended while the stream runs.
+    database.execute("INSERT INTO x_quick VALUES (1); ALTER TABLE x_quick SET LOGGED").await;
+    database.execute("INSERT INTO x_keyless VALUES (1); ALTER TABLE x_keyless ADD PRIMARY KEY (id)").await;
+    replica.until_equal(&database, "x_quick").await;
+    replica.until_equal(&database, "x_keyless").await;
+}
+
+#[tokio::test]
+async fn a_migration_under_way_is_waited_for() {
+    let database = Database::new("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)").await;
+    let source = database.source().poll_interval(std::time::Duration::from_millis(100));
+    let mut replica = Replica::new(source, tables(&["t"]));
+    replica.run().await;
+    database.execute("ALTER TABLE t DROP CONSTRAINT t_pkey").await;
+    let error = replica.until_error().await;
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert_says(&error.to_string(), &["table public.t has no key"]);
+    assert!(replica.start().await.unwrap_err().is_transient());
+    database.execute("INSERT INTO t VALUES (2); ALTER TABLE t ADD PRIMARY KEY (id)").await;
+    replica.recover().await;
+    replica.until_equal(&database, "t").await;
+    // Gone altogether, and back.
+    database.execute("DROP TABLE t").await;
+    replica.until("its rows go", |replica| replica.rows("t").is_empty()).await;
+    replica.crash();
+    replica.run().await;
+    database.execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (3)").await;
+    replica.until_equal(&database, "t").await;
 }

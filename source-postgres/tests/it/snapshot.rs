@@ -157,3 +157,21 @@ async fn a_transaction_that_runs_while_the_slot_is_made_is_not_missed() {
     replica.catch_up().await;
     replica.assert_equal(&database, "t").await;
 }
+
+#[tokio::test]
+async fn a_table_in_another_schema() {
+    let database = Database::new(
+        r#"CREATE SCHEMA "My.Schema"; CREATE TABLE "My.Schema"."t.x" (id int PRIMARY KEY, v text);
+           INSERT INTO "My.Schema"."t.x" VALUES (1, 'a'); CREATE TABLE "t.x" (id int PRIMARY KEY); INSERT INTO "t.x" VALUES (7);"#,
+    )
+    .await;
+    let mut selection = tables(&["t.x"]);
+    selection.patterns[0].schema = Some("My.Schema".into());
+    let mut replica = Replica::new(database.source(), selection);
+    replica.run().await;
+    database.execute(r#"INSERT INTO "My.Schema"."t.x" VALUES (2, 'b'); INSERT INTO "t.x" VALUES (8)"#).await;
+    replica.catch_up().await;
+    let mut texts: Vec<_> = replica.rows("t.x").iter().map(|row| format!("{:?}", row["v"])).collect();
+    texts.sort();
+    assert_eq!(texts, [r#"Text("a")"#, r#"Text("b")"#]);
+}
