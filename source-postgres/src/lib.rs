@@ -10,6 +10,8 @@ mod catalog;
 mod config;
 mod connection;
 mod error;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod layout;
 mod link;
 mod lsn;

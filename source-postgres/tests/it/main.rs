@@ -6,6 +6,7 @@ mod faults;
 mod login;
 mod preflight;
 mod replica;
+mod replicator;
 mod schema;
 mod snapshot;
 mod stream;
