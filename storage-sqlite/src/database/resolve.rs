@@ -1,0 +1,123 @@
+//! What a row is: of all operations of all buckets, the one with the highest id.
+
+use std::collections::{HashMap, HashSet};
+
+use rusqlite::Connection;
+
+use super::error::Result;
+
+/// How a bucket stands in the publish that goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Its staged operations become published: everything up to `published` already is.
+    Shown { published: i64 },
+    /// It keeps what is published up to here.
+    Kept { published: i64 },
+    /// It was dropped, cleared or discarded.
+    Retired,
+}
+
+/// An operation of the log.
+struct Entry {
+    seq: i64,
+    bucket: i64,
+    subkey: Option<String>,
+    data: Option<String>,
+}
+
+/// Reduces the entries of a row to what is shown, removing what has been superseded.
+pub(crate) struct Resolver<'c> {
+    conn: &'c Connection,
+    standings: HashMap<i64, Standing>,
+    /// In a partial publish: published operations that a REMOVE ends go to this bucket, so that they stay in sight.
+    leftovers: Option<i64>,
+    partial: bool,
+}
+
+impl<'c> Resolver<'c> {
+    pub(crate) fn new(conn: &'c Connection, standings: HashMap<i64, Standing>, partial: bool) -> Self {
+        Self { conn, standings, leftovers: None, partial }
+    }
+
+    pub(crate) fn standing(&self, bucket: i64) -> Standing {
+        self.standings.get(&bucket).copied().unwrap_or(Standing::Retired)
+    }
+
+    /// Whether an operation becomes published by this publish.
+    pub(crate) fn is_new(&self, seq: i64, bucket: i64) -> bool {
+        matches!(self.standing(bucket), Standing::Shown { published } if seq > published)
+    }
+
+    /// Whether the row has no entry but this one.
+    pub(crate) fn is_alone(&self, seq: i64, table: i64, row: &str) -> Result<bool> {
+        let mut statement = self
+            .conn
+            .prepare_cached("SELECT 1 FROM syncline_log WHERE tbl = ?1 AND row_id = ?2 AND seq <> ?3 LIMIT 1")?;
+        Ok(!statement.exists((table, row, seq))?)
+    }
+
+    /// Removes an entry.
+    pub(crate) fn remove(&self, seq: i64) -> Result<()> {
+        self.conn.prepare_cached("DELETE FROM syncline_log WHERE seq = ?1")?.execute([seq])?;
+        Ok(())
+    }
+
+    /// The data of the row, or `None` if no operation shows it. A second new operation of the same row answers the same.
+    pub(crate) fn row(&mut self, table: i64, row: &str) -> Result<Option<String>> {
+        let mut winner = None;
+        // Newest first: of each key only the first counts.
+        let mut seen: HashSet<(i64, Option<String>)> = HashSet::new();
+        let mut ended: HashSet<(i64, Option<String>)> = HashSet::new();
+        for entry in self.entries(table, row)? {
+            match self.standing(entry.bucket) {
+                Standing::Retired => {}
+                Standing::Kept { published } => {
+                    if entry.seq <= published && seen.insert((entry.bucket, entry.subkey)) && winner.is_none() {
+                        winner = entry.data;
+                    }
+                }
+                Standing::Shown { published } => {
+                    let key = (entry.bucket, entry.subkey);
+                    if !seen.contains(&key) {
+                        if entry.data.is_none() {
+                            self.remove(entry.seq)?;
+                            ended.insert(key.clone());
+                        } else if winner.is_none() {
+                            winner = entry.data;
+                        }
+                        seen.insert(key);
+                    } else if self.partial && entry.seq <= published && ended.contains(&key) {
+                        self.keep_in_sight(entry.seq)?;
+                    } else {
+                        self.remove(entry.seq)?;
+                    }
+                }
+            }
+        }
+        Ok(winner)
+    }
+
+    fn entries(&self, table: i64, row: &str) -> Result<Vec<Entry>> {
+        let mut statement = self.conn.prepare_cached(
+            "SELECT seq, bucket, subkey, data FROM syncline_log WHERE tbl = ?1 AND row_id = ?2 \
+             ORDER BY op_id DESC, seq DESC",
+        )?;
+        let rows = statement.query_map((table, row), |row| {
+            Ok(Entry { seq: row.get(0)?, bucket: row.get(1)?, subkey: row.get(2)?, data: row.get(3)? })
+        })?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
+    fn keep_in_sight(&mut self, seq: i64) -> Result<()> {
+        let bucket = match self.leftovers {
+            Some(bucket) => bucket,
+            None => {
+                let bucket = super::bucket_table::create_retired(self.conn)?;
+                self.leftovers = Some(bucket);
+                bucket
+            }
+        };
+        self.conn.prepare_cached("UPDATE syncline_log SET bucket = ?2 WHERE seq = ?1")?.execute((seq, bucket))?;
+        Ok(())
+    }
+}

@@ -1,0 +1,14 @@
+//! The client's database, from outside: capture, publishing, schema changes, watching, crashes.
+#![cfg(feature = "database")]
+#![allow(clippy::unwrap_used)]
+
+mod capture;
+mod concurrency;
+mod crash;
+mod feed;
+mod migration;
+mod partial;
+mod publish;
+mod queue;
+mod vectors;
+mod watch;

@@ -1,0 +1,144 @@
+//! Partial publishes: priorities that are shown before the rest has come.
+
+use std::sync::Arc;
+
+use futures::executor::block_on;
+use serde_json::json;
+use syncline_core::protocol::SubscriptionReason;
+use syncline_core::{BucketPriority, ClientStore, PublishOutcome, PublishRequest, StoredSubscription, WallTime};
+
+use crate::feed::{Feed, execute, list, open, rows, upload_and_cover};
+
+#[test]
+fn a_priority_is_shown_before_the_rest() {
+    let db = open();
+    let mut feed = Feed::default();
+    feed.bucket("urgent", 1);
+    feed.bucket("rest", 3);
+    feed.put("urgent", "lists", "l1", json!({ "name": "urgent" }));
+    feed.put("rest", "lists", "l2", json!({ "name": "rest" }));
+    feed.begin(&db);
+    feed.stage(&db);
+    assert_eq!(feed.publish(&db, Some(1)), PublishOutcome::Published);
+    assert_eq!(rows(&db, "lists"), [list("l1", "urgent")]);
+    assert_eq!(block_on(db.resume(WallTime(0))).unwrap().last_synced_at, None, "only a full publish counts");
+    assert_eq!(feed.publish(&db, None), PublishOutcome::Published);
+    assert_eq!(rows(&db, "lists"), [list("l1", "urgent"), list("l2", "rest")]);
+}
+
+#[test]
+fn deletes_wait_for_the_full_publish_also_over_a_rebuild() {
+    let db = open();
+    let mut feed = Feed::default();
+    feed.bucket("urgent", 1);
+    feed.put("urgent", "lists", "l1", json!({ "name": "one" }));
+    feed.put("urgent", "lists", "l2", json!({ "name": "two" }));
+    feed.put("rest", "lists", "l2", json!({ "name": "the other copy" }));
+    feed.sync(&db);
+    feed.remove("urgent", "lists", "l1");
+    feed.put("urgent", "lists", "l2", json!({ "name": "newer" }));
+    feed.begin(&db);
+    feed.stage(&db);
+    assert_eq!(feed.publish(&db, Some(1)), PublishOutcome::Published);
+    assert_eq!(rows(&db, "lists"), [list("l1", "one"), list("l2", "newer")]);
+    let changed = feed.clone();
+    feed.clear("urgent");
+    feed.put("urgent", "lists", "l3", json!({ "name": "three" }));
+    feed.begin(&db);
+    feed.stage(&db);
+    assert_eq!(feed.publish(&db, Some(1)), PublishOutcome::Published);
+    assert_eq!(rows(&db, "lists"), [list("l1", "one"), list("l2", "newer"), list("l3", "three")]);
+    assert_eq!(feed.publish(&db, None), PublishOutcome::Published);
+    assert_eq!(rows(&db, "lists"), [list("l2", "the other copy"), list("l3", "three")]);
+    drop(changed);
+}
+
+#[test]
+fn only_priority_zero_passes_local_writes_and_leaves_them_on_top() {
+    let db = open();
+    let mut feed = Feed::default();
+    for (name, priority) in [("p0", 0), ("p1", 1), ("p3", 3)] {
+        feed.bucket(name, priority);
+        feed.put(name, "lists", name, json!({ "name": name, "rank": 1 }));
+    }
+    feed.sync(&db);
+    execute(&db, "UPDATE lists SET name = 'mine' WHERE id = 'p0'");
+    for name in ["p0", "p1", "p3"] {
+        feed.put(name, "lists", name, json!({ "name": "server", "rank": 2 }));
+    }
+    feed.put("p0", "lists", "new", json!({ "name": "new" }));
+    feed.begin(&db);
+    feed.stage(&db);
+    assert_eq!(feed.publish(&db, Some(0)), PublishOutcome::Published);
+    assert_eq!(feed.publish(&db, Some(1)), PublishOutcome::Held);
+    assert_eq!(feed.publish(&db, None), PublishOutcome::Held);
+    let expected = [
+        list("new", "new"),
+        json!({ "id": "p0", "name": "mine", "rank": 2, "weight": null }),
+        json!({ "id": "p1", "name": "p1", "rank": 1, "weight": null }),
+        json!({ "id": "p3", "name": "p3", "rank": 1, "weight": null }),
+    ];
+    assert_eq!(rows(&db, "lists"), expected);
+    upload_and_cover(&db, 1);
+    feed.write_checkpoint = Some(1);
+    assert_eq!(feed.publish(&db, Some(0)), PublishOutcome::Published);
+    assert_eq!(feed.publish(&db, None), PublishOutcome::Published);
+    let names: Vec<_> = rows(&db, "lists").iter().map(|row| row["name"].clone()).collect();
+    assert_eq!(names, ["new", "server", "server", "server"]);
+}
+
+#[test]
+fn a_mismatch_in_another_priority_does_not_matter_yet() {
+    let db = open();
+    let mut feed = Feed::default();
+    feed.bucket("urgent", 0);
+    feed.put("urgent", "lists", "l1", json!({ "name": "urgent" }));
+    feed.put("rest", "lists", "l2", json!({ "name": "rest" }));
+    feed.begin(&db);
+    let lines = feed.lines(1000, |priority| priority == 0);
+    block_on(db.stage(&lines)).unwrap();
+    assert_eq!(feed.publish(&db, Some(0)), PublishOutcome::Published);
+    assert_eq!(rows(&db, "lists"), [list("l1", "urgent")]);
+    assert_eq!(feed.publish(&db, None), PublishOutcome::Mismatch(vec!["rest".into()]));
+}
+
+#[test]
+fn subscriptions_know_when_their_rows_are_complete() {
+    let db = open();
+    let mut parameters = serde_json::Map::new();
+    parameters.insert("b".into(), json!({ "z": 1, "a": [2] }));
+    parameters.insert("a".into(), json!("x"));
+    for (stream, expires_at) in [("early", 100), ("late", 100), ("expired", 10)] {
+        block_on(db.subscribe(stream, &parameters, Some(BucketPriority(2)), Some(WallTime(expires_at)))).unwrap();
+    }
+    let mut reordered = serde_json::Map::new();
+    reordered.insert("a".into(), json!("x"));
+    reordered.insert("b".into(), json!({ "a": [2], "z": 1 }));
+    block_on(db.subscribe("late", &reordered, None, Some(WallTime(200)))).unwrap();
+    let requested: Arc<[StoredSubscription]> = block_on(db.resume(WallTime(50))).unwrap().subscriptions.into();
+    let seen: Vec<_> = requested.iter().map(|s| (s.stream.as_str(), s.priority, s.expires_at.0)).collect();
+    assert_eq!(seen, [("early", Some(BucketPriority(2)), 100), ("late", None, 200)], "renewed, not doubled");
+
+    let mut feed = Feed::default();
+    feed.bucket("e", 1);
+    feed.bucket("l", 3);
+    feed.reasons.insert("e".into(), vec![SubscriptionReason::Subscription(0), SubscriptionReason::Subscription(1)]);
+    feed.reasons.insert("l".into(), vec![SubscriptionReason::Subscription(1), SubscriptionReason::Default(0)]);
+    feed.begin(&db);
+    let publish = |partial: Option<u8>, now: i64| {
+        let request = PublishRequest {
+            target: feed.target(),
+            partial: partial.map(BucketPriority),
+            requested: Arc::clone(&requested),
+            now: WallTime(now),
+        };
+        assert_eq!(block_on(db.publish(&request)).unwrap(), PublishOutcome::Published);
+        let state = block_on(db.resume(WallTime(50))).unwrap();
+        state.subscriptions.iter().map(|s| s.last_synced_at.map(|at| at.0)).collect::<Vec<_>>()
+    };
+    assert_eq!(publish(Some(1), 60), [Some(60), None]);
+    assert_eq!(publish(None, 70), [Some(70), Some(70)]);
+    assert_eq!(publish(None, 65), [Some(70), Some(70)], "it never goes back");
+    block_on(db.subscribe("early", &reordered, None, None)).unwrap();
+    assert_eq!(block_on(db.resume(WallTime(50))).unwrap().subscriptions.len(), 1);
+}
