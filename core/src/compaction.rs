@@ -73,34 +73,63 @@ impl Compactor {
     }
 
     /// The oldest PUT that is left, among the chunks seen so far. After the pass, everything before it may be
-    /// [cleared](clear_before).
+    /// [cleared](LeadingRun).
     pub fn oldest_put(&self) -> Option<OpId> {
         self.oldest_put
     }
 }
 
-/// A chunk whose operations before the PUT `oldest_put` are one CLEAR with the id `op_id` and the checksum `sum`, which
-/// is that of all operations of the bucket up to `op_id`. With `None` or a later PUT, nothing but the CLEAR is left.
-///
-/// # Errors
-/// `Internal` if the chunk cannot be written again.
-pub fn clear_before(chunk: &Chunk, oldest_put: Option<OpId>, op_id: OpId, sum: Checksum) -> Result<Chunk> {
-    let mut builder = ChunkBuilder::new();
-    builder.push(OperationRef {
-        op_id,
-        kind: OperationKind::Clear,
-        checksum: sum,
-        object_type: "",
-        object_id: "",
-        subkey: "",
-        data: "",
-    })?;
-    if let Some(first) = oldest_put {
-        for operation in chunk.operations(chunk.range(OpId(first.0.saturating_sub(1)), OpId(u64::MAX))) {
+/// The operations of a bucket before the oldest PUT that is left: together they become one CLEAR.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeadingRun {
+    /// The last of them, whose id the CLEAR gets.
+    pub last_op: OpId,
+    /// The bucket's running count up to it.
+    pub count: u64,
+    /// The sum of the bucket up to it: the checksum of the CLEAR.
+    pub sum: Checksum,
+}
+
+impl LeadingRun {
+    /// The run that ends within `boundary`: the chunk that holds the PUT, or the last chunk that may be compacted if
+    /// there is no PUT. `count` and `sum` are the bucket's up to and including that chunk; `before` is the last
+    /// operation of the chunk before it.
+    pub fn find(
+        boundary: &Chunk,
+        oldest_put: Option<OpId>,
+        (count, sum): (u64, Checksum),
+        before: Option<OpId>,
+    ) -> Option<Self> {
+        let upto = OpId(oldest_put.map_or(u64::MAX, |put| put.0.saturating_sub(1)));
+        let (inside, inside_sum) = boundary.sum_upto(upto);
+        let (all, all_sum) = boundary.sum_upto(OpId(u64::MAX));
+        let last_op = match usize::try_from(inside).ok()?.checked_sub(1) {
+            Some(last) => boundary.op_id(last),
+            None => before,
+        };
+        Some(Self { last_op: last_op?, count: count - (all - inside), sum: sum - (all_sum - inside_sum) })
+    }
+
+    /// The boundary with a CLEAR in place of the run.
+    ///
+    /// # Errors
+    /// `Internal` if the chunk cannot be written again.
+    pub fn clear(&self, boundary: &Chunk) -> Result<Chunk> {
+        let mut builder = ChunkBuilder::new();
+        builder.push(OperationRef {
+            op_id: self.last_op,
+            kind: OperationKind::Clear,
+            checksum: self.sum,
+            object_type: "",
+            object_id: "",
+            subkey: "",
+            data: "",
+        })?;
+        for operation in boundary.operations(boundary.range(self.last_op, OpId(u64::MAX))) {
             builder.push(operation)?;
         }
+        Ok(builder.finish())
     }
-    Ok(builder.finish())
 }
 
 fn bare<'a>(operation: &OperationRef<'a>, kind: OperationKind) -> OperationRef<'a> {

@@ -72,7 +72,7 @@ pub use client_store::{
     UploadSequence, UploadState,
 };
 pub use clock::{Clock, SystemClock};
-pub use compaction::{Compactor, Revised, clear_before};
+pub use compaction::{Compactor, LeadingRun, Revised};
 pub use config::{
     ConfigRequest, Definition, Diagnostic, DiagnosticLevel, Diagnostics, EvaluatedRow, Evaluation, EvaluationError,
     Reason, ResolvedBucket, ResolvedRequest, ResolvedStream, StreamSubscription, SubscriptionRef, SyncConfig,

@@ -1,8 +1,13 @@
-//! Under construction.
+//! SQLite for Syncline: the server's bucket store in one file, and the client's database.
 
+#[cfg(feature = "bucket-store")]
+mod bucket_store;
 #[cfg(feature = "database")]
 mod database;
+mod failpoint;
 
+#[cfg(feature = "bucket-store")]
+pub use bucket_store::SqliteBucketStore;
 #[cfg(feature = "database")]
 pub use database::{
     BucketDiagnostics, Clear, Cleared, Column, ColumnType, Database, DatabaseDiagnostics, Durability, Error, Index,

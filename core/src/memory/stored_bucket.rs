@@ -5,7 +5,7 @@ use crate::bucket_store::{OperationChunk, ReadRequest};
 use crate::checkpoint::BucketChecksum;
 use crate::checksum::Checksum;
 use crate::chunk::{Chunk, ChunkBuilder};
-use crate::compaction::{Compactor, clear_before};
+use crate::compaction::{Compactor, LeadingRun};
 use crate::error::{Error, Result};
 use crate::operation::OpId;
 
@@ -122,32 +122,19 @@ fn clear(chunks: &mut Vec<StoredChunk>, oldest_put: Option<OpId>, removed: u64) 
         Some(put) => chunks.partition_point(|stored| stored.last_op < put),
         None => chunks.len() - 1,
     };
-    // The last operation before the PUT, and the running count and sum up to it.
     let stored = &chunks[boundary];
-    let inside = oldest_put.map_or(stored.chunk.len(), |put| stored.chunk.range(OpId::ZERO, OpId(put.0 - 1)).len());
-    let (left, left_sum) = {
-        let (all, all_sum) = stored.chunk.sum_upto(stored.last_op);
-        let (some, some_sum) = match inside.checked_sub(1).and_then(|last| stored.chunk.op_id(last)) {
-            Some(last) => stored.chunk.sum_upto(last),
-            None => Default::default(),
-        };
-        (all - some, all_sum - some_sum)
+    let before = boundary.checked_sub(1).map(|before| chunks[before].last_op);
+    let Some(run) = LeadingRun::find(&stored.chunk, oldest_put, (stored.count, stored.sum), before) else {
+        return Ok(None);
     };
-    let count = stored.count - left;
-    let sum = stored.sum - left_sum;
-    if count - removed < 2 {
+    if run.count - removed < 2 {
         return Ok(None);
     }
-    let last = match inside.checked_sub(1) {
-        Some(last) => stored.chunk.op_id(last),
-        None => boundary.checked_sub(1).map(|before| chunks[before].last_op),
-    };
-    let Some(op_id) = last else { return Ok(None) };
-    let chunk = clear_before(&stored.chunk, oldest_put, op_id, sum)?;
+    let chunk = run.clear(&stored.chunk)?;
     let target = chunks[..=boundary].iter().map(|stored| stored.target).max().unwrap_or_default();
-    let cleared = StoredChunk { chunk, first_op: op_id, target, ..stored.clone() };
+    let cleared = StoredChunk { chunk, first_op: run.last_op, target, ..stored.clone() };
     chunks.splice(..=boundary, [cleared]);
-    Ok(Some((op_id, count - removed - 1)))
+    Ok(Some((run.last_op, run.count - removed - 1)))
 }
 
 /// Merges neighbours into chunks of a useful size.

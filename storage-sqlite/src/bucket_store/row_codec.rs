@@ -1,0 +1,53 @@
+//! Source rows as they are stored: compact, with buckets by their numbers.
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use rusqlite::Connection;
+use serde::{Deserialize, Serialize};
+use syncline_core::{CurrentRow, Error, LookupKey, Membership, Result};
+
+use super::bucket_cache::BucketCache;
+
+#[derive(Serialize)]
+struct RowToWrite<'a> {
+    image: &'a Bytes,
+    memberships: Vec<(i64, &'a str, &'a str)>,
+    lookups: &'a [LookupKey],
+}
+
+/// What [`RowToWrite`] is read back as; the two encode alike.
+#[derive(Deserialize)]
+struct StoredRow {
+    image: Bytes,
+    memberships: Vec<(i64, ByteString, ByteString)>,
+    lookups: Vec<LookupKey>,
+}
+
+/// Encodes into `buffer`, which is reused from row to row.
+pub(super) fn encode(
+    row: &CurrentRow,
+    connection: &Connection,
+    cache: &mut BucketCache,
+    buffer: &mut Vec<u8>,
+) -> Result<()> {
+    let mut memberships = Vec::with_capacity(row.memberships.len());
+    for membership in &row.memberships {
+        let number = cache.number(connection, &membership.bucket)?;
+        memberships.push((number, &*membership.object_type, &*membership.object_id));
+    }
+    let row = RowToWrite { image: &row.image, memberships, lookups: &row.lookups };
+    buffer.clear();
+    *buffer = postcard::to_extend(&row, std::mem::take(buffer))
+        .map_err(|error| Error::internal("cannot encode a row").caused_by(error))?;
+    Ok(())
+}
+
+pub(super) fn decode(bytes: &[u8], connection: &Connection, cache: &mut BucketCache) -> Result<CurrentRow> {
+    let row: StoredRow =
+        postcard::from_bytes(bytes).map_err(|error| Error::data("a stored row is damaged").caused_by(error))?;
+    let mut memberships = Vec::with_capacity(row.memberships.len());
+    for (number, object_type, object_id) in row.memberships {
+        memberships.push(Membership { bucket: cache.bucket(connection, number)?, object_type, object_id });
+    }
+    Ok(CurrentRow { image: row.image, memberships, lookups: row.lookups })
+}

@@ -1,0 +1,114 @@
+//! The tables.
+
+use rusqlite::Connection;
+use syncline_core::{Error, Result};
+
+use super::sqlite_error::failed;
+
+/// Marks the file as one of ours ("SyBk").
+const APPLICATION: i64 = 0x5379_426b;
+/// Marks the file of requests beside it ("SyWc").
+const REQUESTS_APPLICATION: i64 = 0x5379_5763;
+const VERSION: i64 = 1;
+
+/// Chunks are kept in two tables: headers sorted by bucket, so that a checksum costs one seek into small pages, and
+/// contents in the order of operation ids, so that appending to many buckets writes to the end of one table only.
+const TABLES: &str = "
+CREATE TABLE meta (
+    id INTEGER PRIMARY KEY CHECK (id = 0),
+    generation INTEGER NOT NULL,
+    last_op INTEGER NOT NULL,           -- of the committed state
+    next_definition INTEGER NOT NULL,
+    position BLOB,
+    deployed INTEGER,                   -- a config
+    published_op INTEGER,
+    published_config INTEGER,
+    floor INTEGER NOT NULL,             -- checkpoints below it are of an earlier generation
+    lookup_floor INTEGER NOT NULL       -- the lookups of checkpoints below it were compacted
+);
+CREATE TABLE states (name TEXT PRIMARY KEY, content BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE configs (id INTEGER PRIMARY KEY, content BLOB NOT NULL);
+CREATE TABLE buckets (
+    id INTEGER PRIMARY KEY,
+    definition INTEGER NOT NULL,
+    parameters TEXT NOT NULL,
+    cleared_op INTEGER NOT NULL DEFAULT 0,      -- its state below is gone
+    removed INTEGER NOT NULL DEFAULT 0,         -- operations that a CLEAR replaced, still part of running counts
+    compacted_op INTEGER NOT NULL DEFAULT 0,    -- its last operation when it was compacted,
+    compacted_count INTEGER NOT NULL DEFAULT 0, -- and its running count then
+    merged_op INTEGER NOT NULL DEFAULT 0,       -- chunks up to here were merged
+    UNIQUE (definition, parameters)
+);
+CREATE TABLE chunks (
+    bucket INTEGER NOT NULL,
+    last_op INTEGER NOT NULL,
+    first_op INTEGER NOT NULL,
+    count INTEGER NOT NULL,             -- running count and sum up to and including this chunk
+    sum INTEGER NOT NULL,
+    target INTEGER NOT NULL,            -- the highest operation that superseded one of its own
+    size INTEGER NOT NULL,
+    PRIMARY KEY (bucket, last_op)
+) WITHOUT ROWID;
+CREATE TABLE contents (last_op INTEGER PRIMARY KEY, bytes BLOB NOT NULL);
+CREATE TABLE source_rows (
+    source_table INTEGER NOT NULL,
+    key BLOB NOT NULL,
+    content BLOB NOT NULL,
+    PRIMARY KEY (source_table, key)
+) WITHOUT ROWID;
+CREATE TABLE lookups (
+    definition INTEGER NOT NULL,
+    key_values TEXT NOT NULL,
+    source_table INTEGER NOT NULL,
+    key BLOB NOT NULL,
+    op_id INTEGER NOT NULL,
+    outputs BLOB,                       -- NULL: no longer
+    PRIMARY KEY (definition, key_values, source_table, key, op_id)
+) WITHOUT ROWID;
+";
+
+const REQUEST_TABLES: &str = "
+CREATE TABLE meta (id INTEGER PRIMARY KEY CHECK (id = 0), generation INTEGER NOT NULL);
+CREATE TABLE requests (
+    id INTEGER PRIMARY KEY,
+    client TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    token TEXT NOT NULL,
+    resolved_op INTEGER                 -- shown from here on; NULL: waits for the token
+);
+CREATE UNIQUE INDEX requests_by_client ON requests (client, number, token);
+CREATE INDEX requests_waiting ON requests (token) WHERE resolved_op IS NULL;
+";
+
+/// Makes the tables of a new file; refuses a file that is not a bucket store.
+pub(super) fn prepare(connection: &Connection) -> Result<()> {
+    prepare_with(connection, APPLICATION, TABLES, "a bucket store")
+}
+
+/// The same for the file of requests.
+pub(super) fn prepare_requests(connection: &Connection) -> Result<()> {
+    prepare_with(connection, REQUESTS_APPLICATION, REQUEST_TABLES, "a file of write checkpoints")
+}
+
+fn prepare_with(connection: &Connection, application: i64, tables: &str, what: &str) -> Result<()> {
+    let failed = failed("cannot open the bucket store");
+    let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(&failed);
+    let found = (pragma("application_id")?, pragma("user_version")?, pragma("schema_version")?);
+    match found {
+        (0, 0, 0) => {}
+        (id, VERSION, _) if id == application => return Ok(()),
+        (id, version, _) if id == application => {
+            return Err(Error::invalid(format!(
+                "the file is {what} of version {version}, and this program knows version {VERSION}"
+            )));
+        }
+        _ => return Err(Error::invalid(format!("the file is a database, but not {what}"))),
+    }
+    connection
+        .execute_batch(&format!(
+            "BEGIN IMMEDIATE; {tables}
+             PRAGMA application_id = {application}; PRAGMA user_version = {VERSION}; COMMIT;"
+        ))
+        .map_err(&failed)?;
+    Ok(())
+}
