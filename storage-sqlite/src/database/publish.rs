@@ -23,7 +23,13 @@ const PURGE: usize = 2_000;
 
 /// Verifies, tests the upload queue, and shows.
 pub(crate) fn publish(writer: &mut Writer, request: &PublishRequest) -> Result<PublishOutcome> {
-    let outcome = writer.transaction(|conn, schema| Publication::begin(conn, schema, request)?.run())?;
+    let outcome = writer.transaction(|conn, schema| {
+        let outcome = Publication::begin(conn, schema, request)?.run()?;
+        if outcome == PublishOutcome::Published {
+            crate::failpoint::reach("database.publish.before_commit");
+        }
+        Ok(outcome)
+    })?;
     if outcome != PublishOutcome::Held {
         submit_purge(writer);
     }

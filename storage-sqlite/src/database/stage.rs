@@ -54,6 +54,7 @@ impl Staging {
             slice.finish()?;
             Ok((at, from))
         })?;
+        crate::failpoint::reach("database.stage.committed");
         (self.line, self.operation) = (line, operation);
         Ok((self.line >= self.lines.len()).then_some(()))
     }

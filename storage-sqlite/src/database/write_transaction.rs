@@ -72,6 +72,7 @@ impl<'c> WriteTransaction<'c> {
             )?;
         }
         self.transaction.commit()?;
+        crate::failpoint::reach("database.write.committed");
         Ok(())
     }
 
