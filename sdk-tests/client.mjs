@@ -1,5 +1,5 @@
 // The official PowerSync SDK for Node, driven by JSON lines: one command per line on standard input, one answer per line
-// on standard output. The SDK itself is unmodified; what it logs goes to standard error.
+// on standard output. The SDK itself is unmodified; what it logs goes to standard error (SDK_LOG_LEVEL=10: all of it).
 //
 // A command is {"id": 1, "command": "query", …}; its answer {"id": 1, "value": …} or {"id": 1, "error": "…"}. Commands run
 // at once, so that one that waits does not hold back another.
@@ -11,7 +11,7 @@ import { PowerSyncDatabase, Schema, SyncStreamConnectionMethod, Table, column } 
 
 const logger = {
   log({ level, message, error }) {
-    if (level >= 20) console.error(`[sdk ${level}] ${message}`, error ?? '');
+    if (level >= (process.env.SDK_LOG_LEVEL ?? 20)) console.error(`[sdk ${level}] ${message}`, error ?? '');
   }
 };
 
@@ -153,21 +153,26 @@ const commands = {
     if (db.currentStatus.connected !== wanted) throw new Error(`after ${seconds} s: ${describeStatus()}`);
   },
 
-  /** Subscribes to a stream and waits until its rows are here. */
+  /**
+   * Subscribes to a stream and waits until its rows are here. A time to live of 0 would do for tests, but with it the SDK drops
+   * subscriptions that are still held, whenever a millisecond passes between two of its statements.
+   */
   async subscribe({ stream, params, seconds }) {
-    const subscription = await db.syncStream(stream, params).subscribe({ ttl: 0 });
+    const subscription = await db.syncStream(stream, params).subscribe();
     subscriptions.set(JSON.stringify([stream, params]), subscription);
     await subscription.waitForFirstSync(AbortSignal.timeout(seconds * 1000));
     const status = db.currentStatus.forStream(subscription);
     if (!status?.subscription.hasSynced) throw new Error(`after ${seconds} s ${stream} has not synced: ${describeStatus()}`);
   },
 
+  /** Ends a subscription at once, not when its time to live is over. */
   async unsubscribe({ stream, params }) {
     const key = JSON.stringify([stream, params]);
     const subscription = subscriptions.get(key);
     if (!subscription) throw new Error(`there is no subscription ${key}`);
     subscriptions.delete(key);
     subscription.unsubscribe();
+    await db.syncStream(stream, params).unsubscribeAll();
   },
 
   async status() {
