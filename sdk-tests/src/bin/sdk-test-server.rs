@@ -1,15 +1,15 @@
 //! The server that the tests start and kill: a whole Syncline server and an application's write endpoint, in one process.
 //!
-//! `sdk-test-server DATABASE_URL CONFIG ADDRESS KEY` prints `listening on ADDRESS` when clients may come.
+//! `sdk-test-server DATABASE_URL STORE CONFIG ADDRESS KEY` prints `listening on ADDRESS` when clients may come.
 
 use std::env;
 use std::io::Write;
 
 use anyhow::{Context, Result};
 use syncline_core::jwt::KeySet;
-use syncline_core::memory::MemoryBucketStore;
 use syncline_core::{LocalTransaction, Replicator, StaticKeys, SyncConfig, SyncService, Uploaded};
 use syncline_source_postgres::{PostgresBackend, PostgresSource, WriteRule};
+use syncline_storage_sqlite::SqliteBucketStore;
 use syncline_transport_http::axum::extract::{FromRef, State};
 use syncline_transport_http::axum::routing::post;
 use syncline_transport_http::axum::{self, Json, Router};
@@ -40,8 +40,8 @@ impl FromRef<App> for PostgresBackend {
 async fn main() -> Result<()> {
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     let arguments: Vec<String> = env::args().skip(1).collect();
-    let [database_url, config, address, key] = arguments.as_slice() else {
-        anyhow::bail!("give DATABASE_URL CONFIG ADDRESS KEY");
+    let [database_url, store, config, address, key] = arguments.as_slice() else {
+        anyhow::bail!("give DATABASE_URL STORE CONFIG ADDRESS KEY");
     };
 
     // region: server
@@ -49,7 +49,7 @@ async fn main() -> Result<()> {
     let config = SyncConfig::parse(config)?;
 
     // Down: Postgres -> bucket store -> clients. Replicator and service share nothing but the store.
-    let store = MemoryBucketStore::new();
+    let store = SqliteBucketStore::open(store).await?;
     let replicator = Replicator::new(PostgresSource::new(database_url)?, config, store.clone());
 
     // Who a client is, by its token.

@@ -63,6 +63,7 @@ impl Stack {
     pub(crate) async fn start_server(&mut self) {
         let mut child = Command::new(env!("CARGO_BIN_EXE_sdk-test-server"))
             .arg(&self.url)
+            .arg(self.directory.path().join("buckets.db"))
             .args([CONFIG, &self.address, KEY])
             .stdout(Stdio::piped())
             .kill_on_drop(true)
