@@ -10,7 +10,7 @@ mod tls;
 #[cfg(feature = "server")]
 pub use axum;
 #[cfg(feature = "client")]
-pub use client::HttpTransport;
+pub use client::{HttpTransport, http_client};
 /// The HTTP client that [`HttpTransport::client`] takes.
 #[cfg(feature = "client")]
 pub use reqwest;

@@ -3,4 +3,4 @@
 mod answer;
 mod transport;
 
-pub use transport::HttpTransport;
+pub use transport::{HttpTransport, http_client};

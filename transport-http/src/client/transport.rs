@@ -176,6 +176,15 @@ fn parse_endpoint(endpoint: &str) -> Result<Url> {
     Err(Error::invalid(format!("{endpoint:?} cannot be an endpoint: {wrong}")))
 }
 
+/// An HTTP client set up like that of [`HttpTransport`], for a connector's own requests: it names its TLS provider, which
+/// a plain `reqwest::Client` of this build lacks.
+///
+/// # Errors
+/// `Invalid` if TLS cannot be set up.
+pub fn http_client() -> Result<Client> {
+    build_client(crate::tls::public_authorities()?)
+}
+
 fn build_client(tls: ClientConfig) -> Result<Client> {
     Client::builder()
         .tls_backend_preconfigured(tls)

@@ -1,0 +1,203 @@
+//! What every figure needs: a cluster, tables, sources, stores and a server.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use futures::StreamExt;
+use postgres_fixture::{Cluster, ClusterOptions};
+use syncline_core::memory::TokenIsUser;
+use syncline_core::{BucketStore, Replicator, SyncConfig, SyncService};
+use syncline_source_postgres::PostgresSource;
+use syncline_storage_sqlite::SqliteBucketStore;
+use tokio::task::JoinHandle;
+use tokio_postgres::NoTls;
+
+/// No figure waits longer than this for anything.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(300);
+
+/// One bucket with every row.
+pub(crate) const SYNC_CONFIG: &str = "
+config: { edition: 3 }
+streams:
+  todos:
+    auto_subscribe: true
+    query: SELECT * FROM todos
+";
+
+/// The shape of the rows: about 160 bytes on the wire.
+const TABLE: &str = "CREATE TABLE todos (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), list_id uuid NOT NULL DEFAULT gen_random_uuid(), \
+                     title text NOT NULL, done boolean NOT NULL DEFAULT false, created_at timestamptz NOT NULL DEFAULT now())";
+
+pub(crate) struct Bench {
+    pub(crate) rows: u64,
+    pub(crate) changes: u64,
+    pub(crate) runs: usize,
+    pub(crate) cluster: Cluster,
+    folder: tempfile::TempDir,
+    next: AtomicU64,
+}
+
+/// A database with the table and its publication.
+pub(crate) struct Source {
+    pub(crate) url: String,
+    pub(crate) sql: tokio_postgres::Client,
+    pub(crate) slot: String,
+}
+
+/// A running replicator.
+pub(crate) struct Running {
+    pub(crate) store: SqliteBucketStore,
+    task: JoinHandle<()>,
+}
+
+/// A running server.
+pub(crate) struct Server {
+    pub(crate) endpoint: String,
+    service: SyncService,
+    task: JoinHandle<()>,
+}
+
+impl Bench {
+    pub(crate) async fn start(rows: u64, changes: u64, runs: usize) -> Result<Self> {
+        let cluster = ClusterOptions::new().fsync(true).start().await?;
+        Ok(Self { rows, changes, runs, cluster, folder: tempfile::tempdir()?, next: AtomicU64::new(0) })
+    }
+
+    fn number(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A path for a file of its own.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(format!("{}-{name}.db", self.number()))
+    }
+
+    /// A fresh database, with so many rows.
+    pub(crate) async fn database(&self, rows: u64) -> Result<Source> {
+        let name = format!("figures_{}", self.number());
+        let url = self.cluster.create_database(&name).await?;
+        let (sql, connection) = tokio_postgres::connect(&url, NoTls).await?;
+        tokio::spawn(connection);
+        sql.batch_execute(TABLE).await?;
+        sql.batch_execute("CREATE PUBLICATION syncline FOR TABLE todos").await?;
+        let source = Source { url, sql, slot: name };
+        source.insert(rows, rows.max(1)).await?;
+        source.sql.batch_execute("ANALYZE todos; CHECKPOINT").await?;
+        Ok(source)
+    }
+
+    /// Replicates into a new store.
+    pub(crate) async fn replicate(&self, source: &Source) -> Result<Running> {
+        let store = SqliteBucketStore::open(self.file("buckets")).await?;
+        self.replicate_into(source, store)
+    }
+
+    /// Replicates into this store.
+    pub(crate) fn replicate_into(&self, source: &Source, store: SqliteBucketStore) -> Result<Running> {
+        let replicator = Replicator::new(source.wal()?, SyncConfig::parse(SYNC_CONFIG)?, store.clone());
+        let running = replicator.run();
+        let task = tokio::spawn(async move {
+            if let Err(error) = running.await {
+                eprintln!("replication stopped: {error}");
+            }
+        });
+        Ok(Running { store, task })
+    }
+
+    /// Serves this store to everyone on a port of its own.
+    pub(crate) async fn serve(&self, store: SqliteBucketStore) -> Result<Server> {
+        let service = SyncService::new(store, TokenIsUser);
+        let app =
+            axum::Router::new().merge(syncline_transport_http::router(service.clone())).with_state(service.clone());
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+        let endpoint = format!("http://{}", listener.local_addr()?);
+        let task = tokio::spawn(async move {
+            if let Err(error) = axum::serve(listener, app).await {
+                eprintln!("the server stopped: {error}");
+            }
+        });
+        Ok(Server { endpoint, service, task })
+    }
+}
+
+impl Source {
+    /// Inserts rows in transactions of `per_transaction`.
+    pub(crate) async fn insert(&self, rows: u64, per_transaction: u64) -> Result<()> {
+        let mut left = rows;
+        while left > 0 {
+            // Many transactions in one round trip: the server commits each by itself.
+            let mut batch = String::new();
+            for _ in 0..(2_000 / per_transaction).max(1) {
+                let count = left.min(per_transaction);
+                if count == 0 {
+                    break;
+                }
+                batch.push_str(&format!(
+                    "BEGIN; INSERT INTO todos (title) SELECT 'a todo with a title of an ordinary length, number ' || n \
+                     FROM generate_series(1, {count}) n; COMMIT;"
+                ));
+                left -= count;
+            }
+            self.sql.batch_execute(&batch).await?;
+        }
+        Ok(())
+    }
+
+    /// The source as a server reads it.
+    pub(crate) fn wal(&self) -> Result<PostgresSource> {
+        Ok(PostgresSource::new(&self.url)?.publication("syncline").slot(self.slot.clone()))
+    }
+}
+
+impl Running {
+    /// Waits until a checkpoint with so many operations is published.
+    pub(crate) async fn until_operations(&self, operations: u64) -> Result<()> {
+        until_operations(&self.store, operations).await
+    }
+
+    /// Stops replication; the store stays open.
+    pub(crate) async fn stop(self) -> SqliteBucketStore {
+        self.task.abort();
+        let _ = self.task.await;
+        self.store
+    }
+}
+
+/// Waits until the store shows so many operations or more.
+pub(crate) async fn until_operations(store: &SqliteBucketStore, operations: u64) -> Result<()> {
+    let wait = async {
+        let mut checkpoints = store.checkpoints();
+        while let Some(published) = checkpoints.next().await {
+            let checkpoint = published?.checkpoint;
+            let Some(definition) = checkpoint.config.definitions.first() else { continue };
+            let bucket = syncline_core::BucketId { definition: definition.id, parameters: "[]".into() };
+            let sums = store.checksums(checkpoint.op_id, &[bucket]).await?;
+            if sums.first().is_some_and(|sum| sum.count >= operations) {
+                return Ok(());
+            }
+        }
+        bail!("the store ended its checkpoints")
+    };
+    tokio::time::timeout(DEADLINE, wait).await.context("replication did not arrive in time")?
+}
+
+impl Server {
+    pub(crate) async fn stop(self) {
+        self.service.close().await;
+        self.task.abort();
+    }
+}
+
+/// Rows in a second.
+pub(crate) fn rate(rows: u64, begun: Instant) -> f64 {
+    rows as f64 / begun.elapsed().as_secs_f64()
+}
+
+/// The most memory that this process has held, in MB, since it was last reset.
+pub(crate) fn peak_memory_mb() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    Some(line.split_whitespace().nth(1)?.parse::<f64>().ok()? / 1_024.0)
+}

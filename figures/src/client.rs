@@ -1,0 +1,94 @@
+//! The first sync of a client: download, verify, publish, over a socket into a file.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use async_trait::async_trait;
+use futures::TryStreamExt;
+use serde::Deserialize;
+use syncline_core::{BoxError, Connector, Credentials, LocalTransaction, SyncClient, Uploaded};
+use syncline_storage_sqlite::{Database, Schema, Table};
+use syncline_transport_http::HttpTransport;
+use tokio::task::JoinHandle;
+
+use crate::bench::{Bench, DEADLINE, Server, rate};
+use crate::figure::{Figure, Name, median};
+
+/// A client that only reads.
+#[derive(Debug)]
+struct Reader;
+
+#[async_trait]
+impl Connector for Reader {
+    async fn credentials(&self) -> Result<Credentials, BoxError> {
+        Ok(Credentials::new("anyone"))
+    }
+
+    async fn upload(&self, _: &LocalTransaction, _: &Credentials) -> Result<Uploaded, BoxError> {
+        Err("this client never writes".into())
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct Count {
+    n: u64,
+}
+
+/// A running client.
+pub(crate) struct Client {
+    pub(crate) db: Database,
+    task: JoinHandle<()>,
+}
+
+impl Client {
+    pub(crate) async fn start(bench: &Bench, server: &Server) -> Result<Self> {
+        let columns = Table::new("todos").text("list_id").text("title").integer("done").text("created_at");
+        let db = Database::open(bench.file("client"), Schema::new().table(columns)).await?;
+        let sync = SyncClient::new(db.clone(), HttpTransport::new(&server.endpoint)?, Reader);
+        let running = sync.run();
+        let task = tokio::spawn(async move {
+            if let Err(error) = running.await {
+                eprintln!("sync stopped: {error}");
+            }
+            drop(sync);
+        });
+        Ok(Self { db, task })
+    }
+
+    /// Waits until the table has so many rows.
+    pub(crate) async fn until_rows(&self, rows: u64) -> Result<()> {
+        let mut counts =
+            self.db.query::<Count>("SELECT count(*) AS n FROM todos").watch().throttle(Duration::from_millis(5));
+        let wait = async {
+            while let Some(count) = counts.try_next().await? {
+                if count.first().is_some_and(|count| count.n >= rows) {
+                    return Ok(());
+                }
+            }
+            bail!("the query ended")
+        };
+        tokio::time::timeout(DEADLINE, wait).await.context("the client did not sync in time")?
+    }
+
+    pub(crate) fn stop(self) {
+        self.task.abort();
+    }
+}
+
+pub(crate) async fn first_sync(bench: &Bench) -> Result<Figure> {
+    let source = bench.database(bench.rows).await?;
+    let running = bench.replicate(&source).await?;
+    running.until_operations(bench.rows).await?;
+    let server = bench.serve(running.store.clone()).await?;
+    let mut rates = Vec::new();
+    for _ in 0..bench.runs {
+        let begun = Instant::now();
+        let client = Client::start(bench, &server).await?;
+        client.until_rows(bench.rows).await?;
+        rates.push(rate(bench.rows, begun));
+        client.stop();
+    }
+    server.stop().await;
+    running.stop().await;
+    Ok(Figure::new(Name::ClientSync, median(rates), format!("{} rows, server in the same process", bench.rows)))
+}

@@ -1,0 +1,63 @@
+//! From a commit in Postgres to the row in a client's query, 20 updates a second, with a small and a large bucket.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use futures::TryStreamExt;
+use serde::Deserialize;
+
+use crate::bench::{Bench, DEADLINE};
+use crate::client::Client;
+use crate::figure::{Figure, Name, percentile};
+
+/// Updates that are measured per bucket size.
+const UPDATES: u32 = 200;
+
+#[derive(Debug, Deserialize)]
+struct Title {
+    title: String,
+}
+
+pub(crate) async fn commit_to_client(bench: &Bench, name: Name) -> Result<Figure> {
+    let percent = if name == Name::LatencyP99 { 99 } else { 50 };
+    let small = percentile(&mut measure(bench, 1_000).await?, percent);
+    let large = percentile(&mut measure(bench, bench.rows).await?, percent);
+    let theirs = if percent == 99 { "32 / 274" } else { "18 / 185" };
+    let note = format!("{small:.2} with 1 000 rows, {large:.2} with {} (theirs {theirs})", bench.rows);
+    Ok(Figure::new(name, large, note))
+}
+
+async fn measure(bench: &Bench, rows: u64) -> Result<Vec<f64>> {
+    let source = bench.database(rows).await?;
+    let id: String = source.sql.query_one("SELECT id::text FROM todos LIMIT 1", &[]).await?.get(0);
+    let running = bench.replicate(&source).await?;
+    running.until_operations(rows).await?;
+    let server = bench.serve(running.store.clone()).await?;
+    let client = Client::start(bench, &server).await?;
+    client.until_rows(rows).await?;
+
+    let mut watch = client.db.query::<Title>("SELECT title FROM todos WHERE id = ?1").bind(id.as_str()).watch();
+    let update = source.sql.prepare("UPDATE todos SET title = $1 WHERE id = $2::text::uuid").await?;
+    let mut latencies = Vec::new();
+    let mut next = tokio::time::interval(Duration::from_millis(50));
+    for number in 0..UPDATES {
+        next.tick().await;
+        let wanted = format!("update {number}");
+        source.sql.execute(&update, &[&wanted, &id]).await?;
+        let committed = Instant::now();
+        let seen = async {
+            while let Some(rows) = watch.try_next().await? {
+                if rows.first().is_some_and(|row| row.title == wanted) {
+                    return Ok(());
+                }
+            }
+            bail!("the query ended")
+        };
+        tokio::time::timeout(DEADLINE, seen).await.context("an update did not arrive in time")??;
+        latencies.push(committed.elapsed().as_secs_f64() * 1_000.0);
+    }
+    client.stop();
+    server.stop().await;
+    running.stop().await;
+    Ok(latencies)
+}

@@ -1,0 +1,90 @@
+//! `cargo figures`: what Syncline does on real Postgres, files and sockets, against something comparable.
+//!
+//! `wal_receive` is compared with `pg_recvlogical` in the same run. The others are compared with what the official service
+//! (version 1.25, Postgres bucket storage) did on two cores shared by client, service and Postgres; that side is a
+//! constant here, so compare the ratio, not the last digit. Postgres runs with `fsync=on`, the bucket store with
+//! `synchronous=FULL`.
+
+mod bench;
+mod client;
+mod fanout;
+mod figure;
+mod latency;
+mod replicate;
+mod serve;
+mod wal;
+
+use anyhow::{Result, bail};
+use clap::Parser;
+
+use bench::Bench;
+use figure::{Figure, Name};
+
+/// Measures, and prints a table.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// One JSON object a line: name, ours, against, unit, ratio, note.
+    #[arg(long)]
+    json: bool,
+    /// Only these, separated by commas.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// Rows of the large bucket.
+    #[arg(long, default_value_t = 200_000)]
+    rows: u64,
+    /// Rows of each replication run.
+    #[arg(long, default_value_t = 100_000)]
+    changes: u64,
+    /// Runs of each figure; the median counts.
+    #[arg(long, default_value_t = 3)]
+    runs: usize,
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_writer(std::io::stderr)
+        .init();
+    let arguments = Arguments::parse();
+    let chosen: Vec<Name> = if arguments.only.is_empty() {
+        Name::ALL.to_vec()
+    } else {
+        let find = |text: &String| match Name::ALL.iter().find(|name| name.text() == text) {
+            Some(name) => Ok(*name),
+            None => {
+                let known: Vec<_> = Name::ALL.iter().map(|name| name.text()).collect();
+                bail!("there is no figure `{text}`; there are {}", known.join(", "))
+            }
+        };
+        arguments.only.iter().map(find).collect::<Result<_>>()?
+    };
+    let bench = Bench::start(arguments.rows, arguments.changes, arguments.runs).await?;
+    let mut figures: Vec<Figure> = Vec::new();
+    let mut print = |figure: Figure| {
+        eprintln!("  {}", figure.line());
+        figures.push(figure);
+    };
+    for name in chosen {
+        eprintln!("measuring {} …", name.text());
+        match name {
+            Name::WalReceive => print(wal::receive(&bench).await?),
+            Name::ReplicateTxn1 => print(replicate::stream(&bench, name, 1).await?),
+            Name::ReplicateTxn100 => print(replicate::stream(&bench, name, 100).await?),
+            Name::ReplicateTxn10000 => print(replicate::stream(&bench, name, 10_000).await?),
+            Name::Snapshot => print(replicate::snapshot(&bench).await?),
+            Name::ServeNdjson | Name::ServeBson => print(serve::cold(&bench, name).await?),
+            Name::ClientSync => print(client::first_sync(&bench).await?),
+            Name::LatencyP50 | Name::LatencyP99 => print(latency::commit_to_client(&bench, name).await?),
+            Name::Fanout1000 => print(fanout::one_update(&bench, 1_000).await?),
+        }
+    }
+    if arguments.json {
+        for figure in &figures {
+            println!("{}", serde_json::to_string(figure)?);
+        }
+    } else {
+        println!("{}", figure::table(&figures));
+    }
+    Ok(())
+}
