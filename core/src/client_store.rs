@@ -159,7 +159,8 @@ pub trait ClientStore: Send + Sync + fmt::Debug {
     /// The oldest transaction was sent. A rejected one is recorded in the dead-letter table.
     async fn finish_upload(&self, transaction: &LocalTransaction, outcome: &Uploaded) -> Result<()>;
 
-    /// Entries sent up to `upto` are covered by this write checkpoint, which was asked for after they were sent.
+    /// Entries sent up to `upto` are covered by this write checkpoint, which was asked for after they were sent. It replaces
+    /// the one that they waited for, also if it is smaller: then the server had forgotten that one.
     async fn cover(&self, upto: UploadSequence, checkpoint: WriteCheckpoint) -> Result<()>;
 
     /// An item after each commit that changed the upload queue, whoever made it; items may be merged.

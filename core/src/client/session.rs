@@ -69,6 +69,8 @@ struct StoreCall {
     since: WallTime,
     look_at: Time,
     showing: Option<Showing>,
+    /// The store is read for the request of the next stream, after everything of the one before was staged.
+    for_request: bool,
 }
 
 impl ClientSession {
@@ -400,7 +402,8 @@ impl ClientSession {
                 None => return,
             },
         };
-        self.store = Some(StoreCall { since: wall, look_at: now + STORE_STALLED, showing });
+        let for_request = matches!(command, StoreCommand::Resume { .. }) && self.connection.wants_request();
+        self.store = Some(StoreCall { since: wall, look_at: now + STORE_STALLED, showing, for_request });
         self.commands.push_back(ClientCommand::Store(command));
     }
 

@@ -78,6 +78,8 @@ pub(super) struct Uploads {
     finished: Option<i64>,
     /// The queue said that it holds something and gave nothing.
     contradicted: bool,
+    /// The newest entry that was covered.
+    covered: Option<UploadSequence>,
     awaited: Option<WriteCheckpoint>,
     ask_again: Option<Time>,
 }
@@ -91,6 +93,7 @@ impl Uploads {
             refused: false,
             finished: None,
             contradicted: false,
+            covered: None,
             awaited: None,
             ask_again: None,
         }
@@ -196,6 +199,7 @@ impl Uploads {
             }
             Step::Check => (StoreCommand::LoadUploadState, Step::Checking),
             Step::Cover(upto, checkpoint) => {
+                self.covered = Some(*upto);
                 (StoreCommand::Cover { upto: *upto, checkpoint: *checkpoint }, Step::Covering)
             }
             _ => return None,
@@ -269,16 +273,12 @@ impl Uploads {
     pub(super) fn asked(&mut self, now: Time, checkpoint: WriteCheckpoint, limits: &ClientLimits) -> bool {
         let Step::Asking { upto, .. } = self.step else { return false };
         self.ask_again = Some(now + limits.write_checkpoint);
-        self.step = match (upto, self.awaited) {
-            (Some(upto), _) => Step::Cover(upto, checkpoint),
-            // Numbers fell: the server forgot the one that is awaited. The new one covers all that was sent, since
-            // nothing is sent between the question and this answer.
-            (None, Some(awaited)) if checkpoint < awaited => Step::Cover(UploadSequence(i64::MAX), checkpoint),
-            (None, _) => {
-                self.rest(now);
-                return true;
-            }
-        };
+        // If numbers fell, the server forgot the one that is awaited: the new one stands in for it.
+        let fell = self.awaited.is_some_and(|awaited| checkpoint < awaited);
+        match upto.or(self.covered.filter(|_| fell)) {
+            Some(upto) => self.step = Step::Cover(upto, checkpoint),
+            None => self.rest(now),
+        }
         true
     }
 

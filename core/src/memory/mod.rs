@@ -1,6 +1,7 @@
 //! Parts in memory: for tests, first steps and examples. They run the same code as the real ones.
 
 mod bucket_store;
+mod client_store;
 mod marker_requests;
 mod source;
 mod staged;
@@ -8,5 +9,6 @@ mod stored_bucket;
 mod transport;
 
 pub use bucket_store::MemoryBucketStore;
+pub use client_store::MemoryClientStore;
 pub use source::{MemorySource, MemoryTransaction};
 pub use transport::{MemoryTransport, TokenIsUser};

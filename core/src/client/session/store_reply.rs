@@ -29,7 +29,7 @@ impl ClientSession {
         let failure = match reply {
             StoreReply::Resumed(Ok(state)) => {
                 self.resume_backoff.reset();
-                self.resumed(now, wall, state);
+                self.resumed(now, wall, state, call.for_request);
                 return;
             }
             StoreReply::Published(Ok(outcome)) => {
@@ -102,12 +102,12 @@ impl ClientSession {
         }
     }
 
-    fn resumed(&mut self, now: Time, wall: WallTime, state: ClientState) {
+    fn resumed(&mut self, now: Time, wall: WallTime, state: ClientState, for_request: bool) {
         let ClientState { client_id, buckets, subscriptions, last_synced_at, uploads } = state;
         self.status.last_synced_at = self.status.last_synced_at.max(last_synced_at);
         self.status.uploads = uploads;
         self.subscriptions.resumed(now, wall, subscriptions);
-        if self.connection.wants_request() {
+        if for_request && self.connection.wants_request() {
             let requested: Arc<[StoredSubscription]> = self.subscriptions.stored().into();
             let request = self.request(&client_id, &buckets, &requested);
             self.downloads.stream_asked(requested, buckets.into_iter().map(|(name, _)| name));
