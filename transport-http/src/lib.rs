@@ -4,7 +4,7 @@
 mod client;
 #[cfg(feature = "server")]
 mod server;
-#[cfg(feature = "client")]
+#[cfg(any(feature = "server", feature = "client"))]
 mod tls;
 
 #[cfg(feature = "server")]
@@ -18,4 +18,6 @@ pub use reqwest;
 #[cfg(feature = "client")]
 pub use rustls;
 #[cfg(feature = "server")]
-pub use server::{Authenticated, HttpLimits, Problem, router, router_with_limits};
+pub use server::{
+    Authenticated, Connection, HttpLimits, JwtAuthenticator, Listener, Problem, router, router_with_limits,
+};

@@ -6,15 +6,17 @@ use std::time::Duration;
 use axum::body::Body;
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
-use syncline_core::Result;
-use tokio::sync::mpsc;
+use syncline_core::{Error, Result};
+use tokio::sync::{mpsc, watch};
 
 /// Pieces between the session and the socket, beside what the socket buffers.
 const PIECES: usize = 1;
 
-/// The body of this stream. It is cut if the client takes nothing for `patience`.
+/// The body of this stream. It is cut if the client takes nothing for `patience`: it ends with an error then, so that the
+/// client does not take the end for an orderly one.
 pub(super) fn stream_body(mut lines: BoxStream<'static, Result<Bytes>>, patience: Duration) -> Body {
     let (sender, receiver) = mpsc::channel::<Result<Bytes>>(PIECES);
+    let (cut, was_cut) = watch::channel(false);
     tokio::spawn(async move {
         loop {
             let line = tokio::select! {
@@ -32,14 +34,19 @@ pub(super) fn stream_body(mut lines: BoxStream<'static, Result<Bytes>>, patience
                 Ok(_) => return,
                 Err(_) => {
                     tracing::info!(?patience, "a client reads nothing; its stream is cut");
+                    cut.send_replace(true);
                     return;
                 }
             }
         }
     });
-    let pieces = stream::unfold(receiver, |mut receiver| async move {
-        let piece = receiver.recv().await?;
-        Some((piece, receiver))
+    let pieces = stream::unfold((receiver, was_cut), |(mut receiver, was_cut)| async move {
+        let piece = match receiver.recv().await {
+            Some(piece) => piece,
+            None if *was_cut.borrow() => Err(Error::unavailable("the client read nothing for too long")),
+            None => return None,
+        };
+        Some((piece, (receiver, was_cut)))
     });
     // A compressing layer polls a body after its end.
     Body::from_stream(pieces.fuse())

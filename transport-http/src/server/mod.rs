@@ -1,13 +1,20 @@
 //! The server's side: a router to merge into an application's own, and what its routes may use.
 
+mod address_guard;
 mod authenticated;
 mod body;
 mod cors;
+mod jwt_authenticator;
+mod listener;
 mod negotiation;
 mod problem;
+mod published_keys;
+mod refresh_schedule;
 mod router;
 mod routes;
 
 pub use authenticated::Authenticated;
+pub use jwt_authenticator::JwtAuthenticator;
+pub use listener::{Connection, Listener};
 pub use problem::Problem;
 pub use router::{HttpLimits, router, router_with_limits};

@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::{Map, Value, json};
 use syncline_core::protocol::SyncRequest;
-use syncline_core::{WriteCheckpoint, WriteCheckpointRequest};
+use syncline_core::{Readiness, WriteCheckpoint, WriteCheckpointRequest};
 
 use super::authenticated::authenticate;
 use super::body::stream_body;
@@ -92,13 +92,28 @@ pub(super) async fn checkpoint_request(
     Ok(Json(json!({ "data": { "checkpoint_request_id": stored.to_string() } })))
 }
 
-/// `GET /probes/…`.
-pub(super) async fn probe(State(state): State<HttpState>) -> Response {
+/// `GET /probes/startup`.
+pub(super) async fn startup(State(state): State<HttpState>) -> Response {
     let readiness = state.service.readiness();
+    probe(readiness, readiness.started)
+}
+
+/// `GET /probes/liveness`: also while the service closes, or it would be killed before its streams have ended.
+pub(super) async fn liveness(State(state): State<HttpState>) -> Response {
+    probe(state.service.readiness(), true)
+}
+
+/// `GET /probes/readiness`.
+pub(super) async fn readiness(State(state): State<HttpState>) -> Response {
+    let readiness = state.service.readiness();
+    probe(readiness, readiness.started && readiness.ready)
+}
+
+fn probe(readiness: Readiness, good: bool) -> Response {
     let touched_at = jiff::Timestamp::try_from(SystemTime::now()).unwrap_or_default();
     let touched_at = format!("{touched_at:.3}");
     let body = json!({ "ready": readiness.ready, "started": readiness.started, "touched_at": touched_at });
-    let status = if readiness.started && readiness.ready { StatusCode::OK } else { StatusCode::BAD_REQUEST };
+    let status = if good { StatusCode::OK } else { StatusCode::BAD_REQUEST };
     (status, Json(body)).into_response()
 }
 
