@@ -8,9 +8,12 @@ use std::time::{Duration, Instant};
 use syncline_core::{Error, Result};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
+use tokio_postgres::config::SslMode;
 use tokio_postgres::{Client, Config, NoTls, Statement};
 
 use crate::backend::refusal::database_error;
+use crate::config::PostgresConfig;
+use crate::connection::Socket;
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// A connection that was idle for longer may have been cut by something in between.
@@ -22,19 +25,13 @@ const STATEMENTS: usize = 256;
 /// Opens, keeps and replaces connections.
 #[derive(Clone)]
 pub(crate) struct Pool {
-    config: Arc<Config>,
+    config: Arc<PostgresConfig>,
     idle: Arc<Mutex<Vec<Connection>>>,
     permits: Arc<Semaphore>,
 }
 
 impl Pool {
-    pub(crate) fn new(mut config: Config, size: usize) -> Self {
-        config.connect_timeout(CONNECT_LIMIT);
-        config.keepalives_idle(Duration::from_secs(30));
-        config.tcp_user_timeout(Duration::from_secs(30));
-        if config.get_application_name().is_none() {
-            config.application_name("syncline-backend");
-        }
+    pub(crate) fn new(config: PostgresConfig, size: usize) -> Self {
         Self { config: Arc::new(config), idle: Arc::default(), permits: Arc::new(Semaphore::new(size)) }
     }
 
@@ -85,7 +82,15 @@ impl Pool {
 
     async fn connect(&self) -> Result<Connection> {
         let connecting = async {
-            let (client, connection) = self.config.connect(NoTls).await.map_err(database_error)?;
+            // TLS is agreed on below tokio-postgres, as the source of changes does.
+            let socket = Socket::open(&self.config).await?;
+            let mut login = Config::new();
+            login.user(&self.config.user).dbname(self.config.database()).application_name("syncline-backend");
+            login.ssl_mode(SslMode::Disable);
+            if let Some(password) = &self.config.password {
+                login.password(password);
+            }
+            let (client, connection) = login.connect_raw(socket, NoTls).await.map_err(database_error)?;
             tokio::spawn(async move {
                 if let Err(error) = connection.await {
                     tracing::debug!(%error, "a connection to the database ended");
@@ -107,7 +112,7 @@ impl Pool {
 
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pool").field("hosts", &self.config.get_hosts()).finish_non_exhaustive()
+        f.debug_struct("Pool").field("database", &self.config).finish_non_exhaustive()
     }
 }
 

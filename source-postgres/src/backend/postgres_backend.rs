@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use syncline_core::{ConflictResolver, Error, Identity, LocalTransaction, Result, Uploaded};
 use tokio::time::{sleep, timeout};
-use tokio_postgres::Config;
 
 use crate::backend::applier::{Applier, Stop, may_know, not_allowed, stop, unwritable};
 use crate::backend::catalog::Catalog;
@@ -15,6 +14,7 @@ use crate::backend::refusal::{Verdict, database_error, judge, reason};
 use crate::backend::table_name::{Literal, TableName};
 use crate::backend::writable_table::WritableTable;
 use crate::backend::write_rule::WriteRule;
+use crate::config::PostgresConfig;
 
 const ATTEMPTS: u32 = 6;
 
@@ -70,16 +70,13 @@ struct Options {
 }
 
 impl PostgresBackend {
-    /// A backend over the database at this URL (or `key=value` connection string). It connects when it is used, with up
-    /// to 8 connections.
+    /// A backend over the database at this URL (see [`PostgresConfig`]). It connects when it is used, with up to 8
+    /// connections.
     ///
     /// # Errors
     /// `Invalid` if the URL is none.
     pub fn new(url: &str) -> Result<Self> {
-        // The parser's message may quote parts of the URL, but not the password.
-        let config: Config = url.parse().map_err(|error: tokio_postgres::Error| {
-            Error::invalid("this is no URL of a Postgres database").caused_by(error)
-        })?;
+        let config: PostgresConfig = url.parse()?;
         let options = Options {
             tables: HashMap::new(),
             idempotency: None,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures::future::join_all;
-use postgres_fixture::Cluster;
+use postgres_fixture::{Cluster, ClusterOptions};
 use serde_json::json;
 use syncline_core::{ErrorKind, Identity, Uploaded};
 use syncline_source_postgres::{PostgresBackend, WriteRule};
@@ -145,4 +145,26 @@ async fn a_dropped_upload_leaves_nothing_behind() {
     bench.client.batch_execute("COMMIT").await.unwrap();
     bench.applied("anna", json!([put("lists", "y", json!({"name": "m", "owner_id": "anna"}))])).await;
     assert_eq!(bench.rows("SELECT id FROM lists").await, [json!({"id": "y"})]);
+}
+
+#[tokio::test]
+async fn it_logs_in_with_a_password_over_tls_as_the_url_says() {
+    let certificate = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let cluster = ClusterOptions::new()
+        .password("p:w @")
+        .tls(certificate.cert.pem(), certificate.signing_key.serialize_pem())
+        .hba("hostssl all all all scram-sha-256\n")
+        .start()
+        .await
+        .unwrap();
+    let url = cluster.url();
+    let check = |mode: &str| {
+        let backend = PostgresBackend::new(&format!("{url}?sslmode={mode}")).unwrap();
+        async move { backend.check().await }
+    };
+    check("require").await.unwrap();
+    assert_eq!(check("disable").await.unwrap_err().kind(), ErrorKind::Unavailable);
+    check("verify-full").await.unwrap_err();
+    let wrong = PostgresBackend::new(&url.replace("p%3Aw", "other")).unwrap();
+    assert!(!wrong.check().await.unwrap_err().to_string().contains("other"));
 }
