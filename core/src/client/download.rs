@@ -13,7 +13,7 @@ use crate::bucket::BucketPriority;
 use crate::client_store::{PublishRequest, StoredSubscription, TargetBucket, TargetCheckpoint};
 use crate::error::{Error, Result};
 use crate::operation::OpId;
-use crate::protocol::{BucketDescription, CheckpointDiffLine, CheckpointLine, DataLine};
+use crate::protocol::{BucketDescription, CheckpointDiffLine, CheckpointLine, DataLine, StreamDescription};
 use crate::time::{Time, WallTime};
 
 use super::event::StoreCommand;
@@ -68,6 +68,8 @@ pub(super) struct Downloads {
     /// The checkpoint that the stream announced last.
     target: Option<Arc<TargetCheckpoint>>,
     requested: Arc<[StoredSubscription]>,
+    /// The streams of the last checkpoint line, and what the request named; kept while no stream is open.
+    announced: Option<(Vec<StreamDescription>, Arc<[StoredSubscription]>)>,
     incoming: VecDeque<Step>,
     group: VecDeque<Step>,
     /// Bytes of lines in both queues.
@@ -82,6 +84,7 @@ impl Downloads {
             stage_bytes,
             target: None,
             requested: Arc::from([]),
+            announced: None,
             incoming: VecDeque::new(),
             group: VecDeque::new(),
             waiting_bytes: 0,
@@ -116,8 +119,8 @@ impl Downloads {
         self.postponed = None;
     }
 
-    pub(super) fn announced(&self) -> Option<(&TargetCheckpoint, &[StoredSubscription])> {
-        self.target.as_deref().map(|target| (target, &*self.requested))
+    pub(super) fn announced(&self) -> Option<(&[StreamDescription], &[StoredSubscription])> {
+        self.announced.as_ref().map(|(streams, requested)| (&**streams, &**requested))
     }
 
     /// The subscriptions that the request of the stream named.
@@ -139,6 +142,7 @@ impl Downloads {
     }
 
     pub(super) fn checkpoint(&mut self, line: CheckpointLine) {
+        self.announced = Some((line.streams.clone(), Arc::clone(&self.requested)));
         let target = TargetCheckpoint {
             last_op_id: line.last_op_id,
             write_checkpoint: line.write_checkpoint,

@@ -142,8 +142,8 @@ impl SyncClient {
     /// Synchronises until dropped. Being offline is a [status](Self::status), not an error: it reconnects by itself.
     ///
     /// # Errors
-    /// Only what needs a person: `Invalid` if another `run` of this client is under way or if settings are wrong, `Data` if
-    /// the local store is damaged, `Internal`. Ends with `Ok` when the store is closed.
+    /// Only what needs a person: `Invalid` if another `run` of this client is under way or if the store refuses what it is
+    /// given, `Data` if the store is damaged, `Internal`. Ends with `Ok` when the store is closed.
     ///
     /// # Cancel safety
     /// May be dropped at any point and run again: everything that matters is in the store.

@@ -133,7 +133,10 @@ impl ClientSession {
                 }
             }
             ClientEvent::UploadQueueChanged => self.uploads.trigger(),
-            ClientEvent::Subscriptions(held) => self.subscriptions.hold(wall, held),
+            ClientEvent::Subscriptions(held) => {
+                self.subscriptions.hold(wall, held);
+                self.describe_streams();
+            }
             ClientEvent::RetryNow => {
                 self.credentials.retry_now();
                 self.connection.retry_now();
@@ -236,7 +239,8 @@ impl ClientSession {
         if let Some(error) = error {
             tracing::debug!(%error, "the sync stream ended");
             match error.kind() {
-                ErrorKind::Invalid | ErrorKind::Internal => return self.stop(Err(error)),
+                // What a server calls invalid may be mended there, without anyone at this device.
+                ErrorKind::Internal => return self.stop(Err(error)),
                 ErrorKind::Unauthorized => {
                     refused = true;
                     if let Some(credentials) = self.connection.credentials().cloned() {
@@ -294,7 +298,7 @@ impl ClientSession {
     }
 
     fn describe_streams(&mut self) {
-        self.status.streams = self.subscriptions.describe(self.downloads.announced(), self.status.last_synced_at);
+        self.status.streams = self.subscriptions.describe(self.downloads.announced());
     }
 
     fn stop(&mut self, result: Result<()>) {

@@ -8,7 +8,7 @@ use serde_json::{Map, Value as Json};
 use crate::bucket::BucketPriority;
 use crate::client_store::{StoredSubscription, TargetCheckpoint};
 use crate::json;
-use crate::protocol::SubscriptionReason;
+use crate::protocol::{StreamDescription, SubscriptionReason};
 use crate::time::{Time, WallTime};
 
 use super::event::StoreCommand;
@@ -96,6 +96,8 @@ pub(super) fn end_of(wall: WallTime, duration: Duration) -> WallTime {
 pub(super) struct Subscriptions {
     stored: Vec<StoredSubscription>,
     held: BTreeMap<SubscriptionKey, HeldSubscription>,
+    /// When the rows of streams that the server subscribes us to were last complete, in this session.
+    defaults: BTreeMap<String, WallTime>,
     saves: VecDeque<StoreCommand>,
     /// The store is to be read again.
     stale: bool,
@@ -181,17 +183,32 @@ impl Subscriptions {
         self.look_again
     }
 
-    /// Notes that the rows of `requested` are complete, as far as `done` says so of its index.
-    pub(super) fn synced(&mut self, wall: WallTime, requested: &[StoredSubscription], done: impl Fn(u32) -> bool) {
-        for (index, one) in requested.iter().enumerate() {
-            if !u32::try_from(index).is_ok_and(&done) {
-                continue;
+    /// A checkpoint was shown, up to a priority or as a whole: notes whose rows are complete.
+    pub(super) fn shown(
+        &mut self,
+        wall: WallTime,
+        target: &TargetCheckpoint,
+        requested: &[StoredSubscription],
+        partial: Option<BucketPriority>,
+    ) {
+        let indexes = indexes(requested);
+        let done = |index: u32| {
+            is_complete(target, index, partial)
+                && requested
+                    .get(index as usize)
+                    .is_some_and(|one| subscription_error(&target.streams, &one.stream, index as usize).is_none())
+        };
+        for stored in &mut self.stored {
+            let index = indexes.get(&SubscriptionKey::new(&stored.stream, &stored.parameters));
+            if index.is_some_and(|index| u32::try_from(*index).is_ok_and(&done)) {
+                stored.last_synced_at = stored.last_synced_at.max(Some(wall));
             }
-            let key = SubscriptionKey::new(&one.stream, &one.parameters);
-            for stored in &mut self.stored {
-                if SubscriptionKey::new(&stored.stream, &stored.parameters) == key {
-                    stored.last_synced_at = stored.last_synced_at.max(Some(wall));
-                }
+        }
+        if partial.is_none() {
+            let defaults = target.streams.iter().filter(|stream| stream.is_default && !is_refused(stream));
+            for stream in defaults {
+                let at = self.defaults.entry(stream.name.clone()).or_insert(wall);
+                *at = (*at).max(wall);
             }
         }
     }
@@ -210,21 +227,18 @@ impl Subscriptions {
     /// What the application is to see, given the last announced checkpoint and what its request named.
     pub(super) fn describe(
         &self,
-        announced: Option<(&TargetCheckpoint, &[StoredSubscription])>,
-        last_synced_at: Option<WallTime>,
+        announced: Option<(&[StreamDescription], &[StoredSubscription])>,
     ) -> Vec<StreamStatus> {
-        let mut streams: Vec<_> = self
+        let indexes = announced.map(|(_, requested)| indexes(requested)).unwrap_or_default();
+        let mut described: Vec<_> = self
             .stored
             .iter()
             .map(|one| {
                 let key = SubscriptionKey::new(&one.stream, &one.parameters);
-                let index = announced.and_then(|(_, requested)| {
-                    requested.iter().position(|asked| SubscriptionKey::new(&asked.stream, &asked.parameters) == key)
-                });
-                let known =
-                    announced.and_then(|(target, _)| target.streams.iter().find(|stream| stream.name == one.stream));
+                let index = indexes.get(&key).copied();
+                let known = announced.and_then(|(streams, _)| streams.iter().find(|stream| stream.name == one.stream));
                 let error = match (index, announced) {
-                    (Some(index), Some((target, _))) => subscription_error(target, &one.stream, index),
+                    (Some(index), Some((streams, _))) => subscription_error(streams, &one.stream, index),
                     _ => None,
                 };
                 StreamStatus {
@@ -240,10 +254,10 @@ impl Subscriptions {
                 }
             })
             .collect();
-        if let Some((target, _)) = announced {
-            for stream in target.streams.iter().filter(|stream| stream.is_default) {
+        if let Some((streams, _)) = announced {
+            for stream in streams.iter().filter(|stream| stream.is_default) {
                 let error = stream.errors.iter().find(|error| error.subscription.is_none());
-                streams.push(StreamStatus {
+                described.push(StreamStatus {
                     stream: stream.name.clone(),
                     parameters: None,
                     is_default: true,
@@ -251,26 +265,37 @@ impl Subscriptions {
                     priority: None,
                     held: false,
                     expires_at: None,
-                    last_synced_at,
+                    last_synced_at: self.defaults.get(&stream.name).copied(),
                     error: error.map(|error| error.message.clone()),
                 });
             }
         }
-        streams
+        described
     }
 }
 
+/// Where each subscription stands in a request.
+fn indexes(requested: &[StoredSubscription]) -> BTreeMap<SubscriptionKey, usize> {
+    let keys = requested.iter().map(|one| SubscriptionKey::new(&one.stream, &one.parameters));
+    keys.zip(0..).collect()
+}
+
 /// Why the subscription with this index in the request yields no rows.
-pub(super) fn subscription_error(target: &TargetCheckpoint, stream: &str, index: usize) -> Option<String> {
-    let Some(known) = target.streams.iter().find(|known| known.name == stream) else {
+fn subscription_error(streams: &[StreamDescription], stream: &str, index: usize) -> Option<String> {
+    let Some(known) = streams.iter().find(|known| known.name == stream) else {
         return Some(format!("the server's sync config has no stream `{stream}`"));
     };
     let error = known.errors.iter().find(|error| error.subscription.is_some_and(|at| at as usize == index))?;
     Some(error.message.clone())
 }
 
+/// Whether the automatic subscription to this stream yields no rows.
+fn is_refused(stream: &StreamDescription) -> bool {
+    stream.errors.iter().any(|error| error.subscription.is_none())
+}
+
 /// Whether all rows of the subscription with this index are in buckets up to `priority`.
-pub(super) fn is_complete(target: &TargetCheckpoint, index: u32, priority: Option<BucketPriority>) -> bool {
+fn is_complete(target: &TargetCheckpoint, index: u32, priority: Option<BucketPriority>) -> bool {
     let Some(priority) = priority else { return true };
     target.buckets.values().all(|bucket| {
         bucket.priority <= priority || !bucket.subscriptions.contains(&SubscriptionReason::Subscription(index))

@@ -8,3 +8,4 @@ mod orders;
 mod server;
 mod session;
 mod talk;
+mod whole;

@@ -216,6 +216,22 @@ fn ended_streams_are_retried_with_delays_that_grow_to_a_cap() {
 }
 
 #[test]
+fn a_request_that_the_server_calls_invalid_is_made_again_later() {
+    let mut talk = Talk::new();
+    talk.connect(state());
+    talk.tell(ClientEvent::StreamEnded(Err(Error::invalid("more than 1000 buckets"))));
+    assert!(matches!(talk.next(), ClientCommand::CloseStream));
+    assert_eq!(talk.status().download_error.as_ref().unwrap().kind, ErrorKind::Invalid);
+    talk.pass_until_asked(SECOND);
+    talk.connect(state());
+    talk.sync(1);
+    assert_eq!(talk.status().download_error, None);
+    talk.tell(ClientEvent::StreamEnded(Err(Error::internal("a bug of the transport"))));
+    let ClientCommand::Stop(Err(error)) = talk.next() else { panic!("expected the end") };
+    assert_eq!(error.kind(), ErrorKind::Internal);
+}
+
+#[test]
 fn a_mismatch_downloads_again_and_three_in_a_row_are_an_error() {
     let mut talk = Talk::new();
     talk.connect(state());
@@ -398,12 +414,21 @@ fn a_held_checkpoint_is_tried_again_by_time_and_forgotten_for_a_newer_one() {
     talk.begins(1);
     talk.publishes(PublishOutcome::Held);
     talk.nothing_to_upload();
-    // The queue is empty by now, so that it is tried again; then by time alone.
+    // The queue is empty by now, so that it is tried again at once; then by time.
     talk.publishes(PublishOutcome::Held);
     talk.nothing_to_upload();
-    talk.commands.clear();
-    talk.lines([diff(2, None, &[], &[])]);
-    assert!(matches!(talk.commands.front(), None | Some(ClientCommand::Store(_))));
+    talk.quiet();
+    assert_eq!(talk.pass_until_asked(11 * SECOND), 10 * SECOND);
+    talk.publishes(PublishOutcome::Held);
+    talk.quiet();
+    // A newer checkpoint takes its place.
+    talk.lines([diff(2, None, &["a"], &[])]);
+    talk.begins(2);
+    talk.tell(ClientEvent::UploadQueueChanged);
+    talk.nothing_to_upload();
+    talk.quiet();
+    talk.lines([complete(2)]);
+    assert_eq!(talk.publishes(PublishOutcome::Published).target.last_op_id, OpId(2));
 }
 
 #[test]

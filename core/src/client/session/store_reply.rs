@@ -14,7 +14,6 @@ use crate::time::{Time, WallTime};
 use super::super::download::Showing;
 use super::super::event::StoreReply;
 use super::super::status::SyncProblem;
-use super::super::subscription::{is_complete, subscription_error};
 use super::super::upload::{UploadProgress, Uploads};
 use super::{ClientSession, MISMATCHES, RETRY_HELD};
 
@@ -155,14 +154,7 @@ impl ClientSession {
             PublishOutcome::Published => {
                 self.publish_backoff.reset();
                 self.downloads.shown(&showing);
-                let target = &showing.target;
-                let requested = Arc::clone(&showing.requested);
-                self.subscriptions.synced(wall, &requested, |index| {
-                    is_complete(target, index, showing.partial)
-                        && requested
-                            .get(index as usize)
-                            .is_some_and(|one| subscription_error(target, &one.stream, index as usize).is_none())
-                });
+                self.subscriptions.shown(wall, &showing.target, &showing.requested, showing.partial);
                 if showing.partial.is_none() {
                     self.mismatches = 0;
                     self.connection.proved();
@@ -182,7 +174,10 @@ impl ClientSession {
                     self.downloads.received(&showing);
                     self.status.held_by_uploads_since.get_or_insert(wall);
                     self.status.download_error = None;
-                    self.uploads.trigger();
+                    if showing.first {
+                        // The queue may be empty by now: then it is tried again at once, but only this once.
+                        self.uploads.trigger();
+                    }
                     let mut buckets = showing.target.buckets.values();
                     if showing.first && buckets.any(|bucket| bucket.priority == BucketPriority::HIGHEST) {
                         self.downloads.show_highest(&showing);
