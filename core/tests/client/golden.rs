@@ -7,10 +7,12 @@ use futures::FutureExt;
 use serde_json::{Map, Value as Json, json};
 use syncline_core::client::{ClientCommand, ClientEvent, ClientOptions, StoreCommand, StoreReply};
 use syncline_core::memory::MemoryClientStore;
-use syncline_core::protocol::{Framing, LineDecoder, SyncRequest};
-use syncline_core::{BucketPriority, ClientStore, Credentials, Error, Uploaded, WallTime, WriteCheckpoint};
+use syncline_core::protocol::{ClientLine, Framing, LineDecoder, SyncRequest};
+use syncline_core::{
+    BucketPriority, ClientStore, Credentials, PublishOutcome, UploadState, Uploaded, WallTime, WriteCheckpoint,
+};
 
-use crate::talk::Talk;
+use crate::talk::{Talk, data, state};
 
 const CLIENT_ID: &str = "11111111-2222-4333-8444-555555555555";
 
@@ -228,8 +230,8 @@ fn play(name: &str, scenario: &Json) {
 }
 
 #[test]
-fn recorded_streams_are_followed_through_interruption_and_expiry() {
-    // The lines of a server that was interrupted by a newer checkpoint: the old one is never completed.
+fn a_stream_that_is_interrupted_by_a_newer_checkpoint_shows_what_is_whole() {
+    // The old checkpoint is never completed.
     let mut client = Client::start(MemoryClientStore::new(CLIENT_ID), ClientOptions::default());
     client.line(json!({"checkpoint": {"last_op_id": "2", "buckets": [
         {"bucket": "a", "checksum": 1, "count": 1, "priority": 1}, {"bucket": "b", "checksum": 2, "count": 1, "priority": 3},
@@ -256,14 +258,69 @@ fn recorded_streams_are_followed_through_interruption_and_expiry() {
     client.line(json!({"checkpoint_complete": {"last_op_id": "3"}}).to_string());
     assert_eq!(client.store.rows("lists").len(), 3);
     assert!(client.talk.status().last_synced_at.is_some());
+}
 
-    // A token of 45 seconds: the recorded keepalives, then the end.
-    for (after, left) in [(18, 27), (7, 20), (19, 2), (1, 0)] {
-        client.talk.now = client.talk.now + Duration::from_secs(after);
-        client.line(json!({ "token_expires_in": left }).to_string());
-        assert_eq!(client.closed, left == 0);
-        assert!(client.fetching, "from 30 seconds on");
+/// The lines of a recorded run, with the seconds at which they came. Data lines were recorded as counts.
+fn recorded(run: &str) -> Vec<(u64, ClientLine)> {
+    let vectors: Json = serde_json::from_str(include_str!("../data/vectors/stream_timing.json")).unwrap();
+    let lines = vectors["runs"][run]["lines"].as_array().unwrap();
+    let lines = lines.iter().filter(|entry| entry.get("end").is_none());
+    let decoded = lines.map(|entry| {
+        let line = entry.get("line").unwrap_or(entry);
+        let at = entry.get("at_s").and_then(Json::as_u64).unwrap_or(0);
+        if let Some(recorded) = line.get("data") {
+            let last: u64 = recorded["next_after"].as_str().unwrap().parse().unwrap();
+            return (at, data(recorded["bucket"].as_str().unwrap(), last));
+        }
+        let mut decoder = LineDecoder::new(Framing::Ndjson, 1 << 20);
+        decoder.push(Bytes::from(format!("{line}\n")));
+        (at, decoder.next().unwrap().unwrap())
+    });
+    decoded.collect()
+}
+
+/// Tells a session the lines one by one; what it shows, by checkpoint and priority, and when it closed the stream.
+fn follow(lines: Vec<(u64, ClientLine)>) -> (Vec<(u64, Option<u8>)>, Option<u64>) {
+    let mut talk = Talk::new();
+    talk.connect(state());
+    let start = talk.now;
+    let (mut shown, mut closed) = (Vec::new(), None);
+    for (at, line) in lines {
+        talk.pass((start + Duration::from_secs(at)).since(talk.now));
+        talk.lines([line]);
+        while let Some(command) = talk.commands.pop_front() {
+            match command {
+                ClientCommand::Store(StoreCommand::BeginCheckpoint(_)) => talk.reply(StoreReply::Begun(Ok(()))),
+                ClientCommand::Store(StoreCommand::Stage(_)) => talk.reply(StoreReply::Staged(Ok(()))),
+                ClientCommand::Store(StoreCommand::Publish(request)) => {
+                    shown.push((request.target.last_op_id.0, request.partial.map(|priority| priority.0)));
+                    talk.reply(StoreReply::Published(Ok(PublishOutcome::Published)));
+                }
+                ClientCommand::Store(StoreCommand::LoadUpload) => talk.reply(StoreReply::UploadLoaded(Ok(None))),
+                ClientCommand::Store(StoreCommand::LoadUploadState) => {
+                    talk.reply(StoreReply::UploadStateLoaded(Ok(UploadState::default())));
+                }
+                ClientCommand::FetchCredentials => {}
+                ClientCommand::CloseStream => closed = Some(at),
+                other => panic!("unexpected: {other:?}"),
+            }
+        }
     }
-    client.tell(ClientEvent::Credentials(Err(Error::unavailable("no route"))));
-    assert!(!client.talk.status().connected);
+    (shown, closed)
+}
+
+#[test]
+fn recorded_streams_show_only_what_was_completed() {
+    let (shown, closed) = follow(recorded("interruption"));
+    assert_eq!(shown, [(1020, Some(1)), (1021, Some(1)), (1021, None)]);
+    assert_eq!(closed, None);
+    let (shown, _) = follow(recorded("compacted"));
+    assert_eq!(shown, [(3, Some(1)), (3, None)]);
+}
+
+#[test]
+fn a_recorded_stream_is_followed_until_its_token_expires() {
+    let (shown, closed) = follow(recorded("token_expiry_http"));
+    assert_eq!(shown, [(0, Some(1)), (0, None)]);
+    assert_eq!(closed, Some(45));
 }
