@@ -11,15 +11,18 @@ use postgres_protocol::escape::escape_literal;
 use sha2::{Digest, Sha256};
 use syncline_core::{
     Error, MarkerToken, Reread, Result, RowKey, Source, SourceEvent, SourcePosition, SourceStart, SourceTable,
+    TableSelection,
 };
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use crate::catalog;
 use crate::config::PostgresConfig;
 use crate::link::{Link, MESSAGE_PREFIX};
 use crate::lsn::Lsn;
 use crate::output::{Output, Stop, WAITING_BATCHES};
+use crate::preflight::{self, Occasion};
 use crate::reread::{self, Readable};
 use crate::session::Session;
 use crate::visibility::Streamed;
@@ -145,6 +148,26 @@ impl PostgresSource {
     /// The name of the replication slot that this source uses.
     pub fn slot_name(&self) -> String {
         self.settings.slot()
+    }
+
+    /// Looks whether replication of these tables could begin: the server's version and settings, the role, the
+    /// publication, the tables. Changes nothing. A check for people; a run makes the same checks.
+    ///
+    /// # Errors
+    /// `Invalid` with everything that is wrong and how to mend it; `Unavailable` if the server cannot be reached, or has
+    /// no slot left.
+    pub async fn check(&self, selection: &TableSelection) -> Result<()> {
+        let mut link = Link::new(self.settings.config.clone(), "syncline");
+        let server = preflight::check_server(&mut link).await?;
+        let publication = &self.settings.publication;
+        let mut catalog = catalog::load(link.connection().await?, server.version, publication, selection).await?;
+        preflight::check_tables(&mut catalog, publication, selection, None, Occasion::First)?;
+        let slot = escape_literal(&self.slot_name());
+        let known = link.query(&format!("SELECT FROM pg_replication_slots WHERE slot_name = {slot}")).await?;
+        if known.len() == 0 {
+            preflight::check_free_slot(&mut link).await?;
+        }
+        Ok(())
     }
 }
 

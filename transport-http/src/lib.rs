@@ -19,5 +19,6 @@ pub use reqwest;
 pub use rustls;
 #[cfg(feature = "server")]
 pub use server::{
-    Authenticated, Connection, HttpLimits, JwtAuthenticator, Listener, Problem, router, router_with_limits,
+    Authenticated, Connection, HttpLimits, JwtAuthenticator, Listener, Problem, bearer_token, router,
+    router_with_limits,
 };

@@ -1,2 +1,65 @@
-//! Under construction.
-fn main() {}
+//! A Syncline server with a config file: the program to start from if none of your own code is to run in it.
+//!
+//! It replicates one Postgres database into one file and serves sync streams to any PowerSync client. Writes go to an
+//! endpoint of your own (see the example `syncline-backend`).
+//!
+//! ```text
+//! syncline-server --config syncline.toml check   # says what is wrong: settings, sync config, database
+//! syncline-server --config syncline.toml         # runs
+//! ```
+//!
+//! `DATABASE_URL` overrides the database of the file, `RUST_LOG` says what is logged (`info` by default). Ctrl-C and SIGTERM
+//! end the open streams in an orderly way; clients connect again by themselves. What must be prepared in Postgres is two
+//! statements: a publication, and a role that may replicate.
+//!
+//! `syncline.toml` and `sync.yaml` beside this program's sources show all settings.
+
+mod check;
+mod serve;
+mod settings;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use settings::Settings;
+
+/// Replicates a Postgres database and serves sync streams.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    /// The file with the settings.
+    #[arg(long, env = "SYNCLINE_CONFIG", default_value = "syncline.toml")]
+    config: PathBuf,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Clone, Copy, Subcommand)]
+enum Command {
+    /// Runs the server; this is the default.
+    Run,
+    /// Says what is wrong with the settings, the sync config and the database, and changes nothing.
+    Check,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let done = match (arguments.command.unwrap_or(Command::Run), Settings::read(&arguments.config)) {
+        (_, Err(error)) => Err(error),
+        (Command::Check, Ok(settings)) => check::check(&settings).await,
+        (Command::Run, Ok(settings)) => serve::run(&settings).await,
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,6 +1,7 @@
 //! The verified identity of a request, for any route of an application.
 
 use axum::extract::{FromRef, FromRequestParts};
+use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use syncline_core::{Error, Identity, SyncService};
@@ -27,12 +28,21 @@ where
 
 /// Verifies the token of a request.
 pub(super) async fn authenticate(parts: &Parts, service: &SyncService) -> Result<Identity, Problem> {
-    let header = parts.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let token = token_of(header).ok_or_else(|| {
+    Ok(service.authenticate(bearer_token(&parts.headers)?).await?)
+}
+
+/// The token in `Authorization: Token …` (or `Bearer …`), not verified: for an application that has an
+/// [`Authenticator`](syncline_core::Authenticator) and no [`SyncService`].
+///
+/// # Errors
+/// 401 with `PSYNC_S2106` if there is none.
+pub fn bearer_token(headers: &HeaderMap) -> Result<&str, Problem> {
+    let header = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let missing = || {
         Error::unauthorized("the header `Authorization: Token <token>` is missing or malformed")
             .with_code("PSYNC_S2106")
-    })?;
-    Ok(service.authenticate(token).await?)
+    };
+    Ok(token_of(header).ok_or_else(missing)?)
 }
 
 /// The token of a header; the scheme is case-sensitive, as it is in the official service.

@@ -13,7 +13,7 @@ mod refresh_schedule;
 mod router;
 mod routes;
 
-pub use authenticated::Authenticated;
+pub use authenticated::{Authenticated, bearer_token};
 pub use jwt_authenticator::JwtAuthenticator;
 pub use listener::{Connection, Listener};
 pub use problem::Problem;

@@ -1,0 +1,175 @@
+//! The program itself: its check, a client's stream, and an orderly end.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+
+const SECRET: &str = "a secret of the tests, long enough for all";
+const LIMIT: Duration = Duration::from_secs(30);
+const SYNC: &str = include_str!("../sync.yaml");
+const TABLES: &str = "
+    CREATE TABLE lists (id text PRIMARY KEY, name text, owner_id text);
+    CREATE TABLE todos (id text PRIMARY KEY, title text, owner_id text);
+    INSERT INTO lists VALUES ('l1', 'Groceries', 'anna'), ('l2', 'Secret', 'ben');";
+
+async fn database() -> String {
+    let url = postgres_fixture::fresh_database().await;
+    let client = postgres_fixture::shared().await.connect(&url).await.unwrap();
+    client.batch_execute(TABLES).await.unwrap();
+    client.batch_execute("CREATE PUBLICATION syncline FOR TABLE lists, todos").await.unwrap();
+    url
+}
+
+fn program(folder: &Path, url: Option<&str>) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_syncline-server"));
+    command.arg("--config").arg(folder.join("syncline.toml")).env_remove("DATABASE_URL").env("RUST_LOG", "info");
+    if let Some(url) = url {
+        command.env("DATABASE_URL", url);
+    }
+    command
+}
+
+fn write_settings(folder: &Path, extra: &str) {
+    let settings =
+        format!("listen = \"127.0.0.1:0\"\n{extra}\n[auth]\naudiences = [\"app\"]\nhs256_secret = \"{SECRET}\"\n");
+    fs::write(folder.join("syncline.toml"), settings).unwrap();
+    fs::write(folder.join("sync.yaml"), SYNC).unwrap();
+}
+
+fn check(folder: &Path, url: Option<&str>) -> (bool, String) {
+    let Output { status, stdout, stderr } = program(folder, url).arg("check").output().unwrap();
+    (status.success(), format!("{}{}", String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr)))
+}
+
+fn token(user: &str) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let claims = json!({ "sub": user, "aud": "app", "iat": now, "exp": now + 300 });
+    let key = jsonwebtoken::EncodingKey::from_secret(SECRET.as_bytes());
+    jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap()
+}
+
+#[test]
+fn the_settings_that_are_shown_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("syncline.toml"), include_str!("../syncline.toml")).unwrap();
+    fs::write(folder.path().join("sync.yaml"), SYNC).unwrap();
+    let (_, said) = check(folder.path(), Some("postgres://nobody@127.0.0.1:1/none"));
+    assert!(said.contains("ok       keys") && said.contains("ok       sync config"), "{said}");
+    assert!(said.contains("problem  database"), "{said}");
+}
+
+#[tokio::test]
+async fn check_names_everything_that_is_wrong_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let url = database().await;
+    write_settings(folder, "");
+    let (right, said) = check(folder, Some(&url));
+    assert!(right, "{said}");
+    assert_eq!(said.matches("ok ").count(), 3, "{said}");
+
+    fs::write(folder.join("sync.yaml"), "config: { edition: 3 }\nstreams:\n  a:\n    query: SELEC x\n").unwrap();
+    fs::write(folder.join("syncline.toml"), "[postgres]\npublication = \"none\"\n[auth]\naudiences = []\n").unwrap();
+    let (right, said) = check(folder, Some(&url));
+    assert!(!right && said.contains("3 problems"), "{said}");
+    for part in ["names no keys", "sync.yaml is refused", "no publication `none`"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    fs::write(folder.join("syncline.toml"), "listn = 1\n[auth]\naudiences = []\n").unwrap();
+    let (right, said) = check(folder, None);
+    assert!(!right && said.contains("listn") && said.contains("line 1"), "{said}");
+}
+
+/// A running server. It is killed if the test fails.
+struct Server {
+    process: Child,
+    endpoint: String,
+}
+
+impl Server {
+    fn start(folder: &Path, url: &str) -> Self {
+        let mut process = program(folder, Some(url)).stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(process.stderr.take().unwrap()).lines().map_while(Result::ok);
+        let mut said = Vec::new();
+        let address = lines.find_map(|line| {
+            said.push(line.clone());
+            let plain: String = line.replace("\u{1b}[0m", "").replace("\u{1b}[3m", "").replace("\u{1b}[2m", "");
+            plain.split_once("address=").map(|(_, address)| address.trim().to_owned())
+        });
+        let Some(address) = address else { panic!("it does not serve: {said:?}, {:?}", process.wait()) };
+        // What else it says must not fill the pipe.
+        std::thread::spawn(move || lines.for_each(drop));
+        Self { process, endpoint: format!("http://{address}") }
+    }
+
+    fn wait(&mut self) -> std::process::ExitStatus {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            if let Some(status) = self.process.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "it does not end");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[tokio::test]
+async fn a_client_gets_its_rows_and_a_signal_ends_the_streams() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = database().await;
+    write_settings(folder.path(), "");
+    let client = syncline_transport_http::http_client().unwrap();
+    for _ in 0..2 {
+        let mut server = Server::start(folder.path(), &url);
+        let request = client
+            .post(format!("{}/sync/stream", server.endpoint))
+            .header("authorization", format!("Token {}", token("anna")))
+            .json(&json!({ "raw_data": true }));
+        let mut answer = request.send().await.unwrap().error_for_status().unwrap();
+        let mut text = String::new();
+        while !text.contains("\"checkpoint_complete\"") {
+            let piece = tokio::time::timeout(LIMIT, answer.chunk()).await.unwrap().unwrap();
+            text.push_str(std::str::from_utf8(&piece.unwrap_or_else(|| panic!("it ended: {text}"))).unwrap());
+        }
+        let rows: Vec<Value> = text
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).unwrap().get("data").cloned())
+            .flat_map(|data| data["data"].as_array().cloned().unwrap_or_default())
+            .collect();
+        assert_eq!(rows.len(), 1, "{rows:?}");
+        assert_eq!(rows[0]["object_id"], "l1");
+
+        let kill = Command::new("kill").args(["-TERM", &server.process.id().to_string()]).status().unwrap();
+        assert!(kill.success());
+        // The open stream ends in an orderly way, and the program with it.
+        while tokio::time::timeout(LIMIT, answer.chunk()).await.unwrap().unwrap().is_some() {}
+        assert!(server.wait().success());
+    }
+}
+
+#[tokio::test]
+async fn what_needs_a_person_ends_the_program() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = postgres_fixture::fresh_database().await;
+    write_settings(folder.path(), "");
+    let ended = tokio::time::timeout(
+        LIMIT,
+        tokio::task::spawn_blocking(move || program(folder.path(), Some(&url)).output().unwrap()),
+    );
+    let output = ended.await.unwrap().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && said.contains("publication"), "{said}");
+}
