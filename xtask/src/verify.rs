@@ -25,7 +25,7 @@ const FEATURES: &[(&str, &str, &[&str])] = &[
 ];
 
 /// Programs in `examples/` that run to their end by themselves, and a line that each must print.
-const EXAMPLES: &[(&str, &str)] = &[];
+const EXAMPLES: &[(&str, &str)] = &[("quickstart", "the source has 3 lists"), ("syncline-demo", "")];
 
 /// Runs every check, stops at the first that fails, and prints a summary.
 ///

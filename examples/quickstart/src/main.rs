@@ -46,6 +46,7 @@ impl Connector for Backend {
 
 #[tokio::main]
 async fn main() -> Result<()> {
+    // region: main
     // The server: a source, who gets which rows, a store, and the service.
     let source = MemorySource::new().table("lists", ["id", "name", "owner_id"]);
     source.put("lists", json!({ "id": "l1", "name": "Groceries", "owner_id": "anna" }))?;
@@ -70,5 +71,6 @@ async fn main() -> Result<()> {
     }
     sync.caught_up().await?; // what she wrote has reached the source and come back
     println!("the source has {} lists", source.rows("lists").len());
+    // endregion: main
     Ok(())
 }
