@@ -73,7 +73,24 @@ struct PublishedTable {
 }
 
 /// Reads all that is needed in a handful of queries, however many tables there are.
+///
+/// All of them see one snapshot: a table that is dropped between two of them would otherwise look like one without a key.
 pub(crate) async fn load(
+    connection: &mut Connection,
+    version: u32,
+    publication: &str,
+    selection: &TableSelection,
+) -> Result<Catalog, PgError> {
+    connection.query("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY", LIMIT).await?;
+    let loaded = load_in_snapshot(connection, version, publication, selection).await;
+    // Nothing was written, so ending it this way loses nothing, whether or not a query failed.
+    let ended = connection.query("ROLLBACK", LIMIT).await;
+    let catalog = loaded?;
+    ended?;
+    Ok(catalog)
+}
+
+async fn load_in_snapshot(
     connection: &mut Connection,
     version: u32,
     publication: &str,
@@ -203,12 +220,13 @@ async fn load_relations(connection: &mut Connection, selection: &TableSelection)
     let sql = format!(
         "SELECT {RELATION}, CASE WHEN c.relispartition THEN pg_partition_root(c.oid)::oid ELSE c.oid END AS root \
          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
-         WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname IN ({schemas}) ORDER BY n.nspname, c.relname"
+         WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname IN ({schemas}) \
+             AND has_table_privilege(c.oid, 'SELECT') IS NOT NULL ORDER BY n.nspname, c.relname"
     );
+    // Functions look past the snapshot: of a table that has just been dropped they know neither rights nor root.
     let rows = connection.query(&sql, LIMIT).await?;
     let mut relations = Vec::new();
     for row in 0..rows.len() {
-        // A table that is just being dropped has no root any more.
         if rows.get(row, "root").is_none() {
             continue;
         }
@@ -232,7 +250,7 @@ async fn load_parts(connection: &mut Connection, relations: &[Relation]) -> Resu
         "SELECT {RELATION}, t.root FROM \
              (SELECT r AS root, (pg_partition_tree(r)).relid::oid AS leaf FROM unnest(ARRAY[{}]::oid[]) r) t \
          JOIN pg_class c ON c.oid = t.leaf JOIN pg_namespace n ON n.oid = c.relnamespace \
-         WHERE c.relkind = 'r' ORDER BY t.root, c.oid",
+         WHERE c.relkind = 'r' AND has_table_privilege(c.oid, 'SELECT') IS NOT NULL ORDER BY t.root, c.oid",
         roots.join(",")
     );
     let rows = connection.query(&sql, LIMIT).await?;

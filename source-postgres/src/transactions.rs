@@ -156,7 +156,7 @@ impl Session {
                 receiving.transaction = Some(Transaction { xid, replayed, changed: false });
             }
             Message::Commit { end_lsn, time } => self.commit(receiving, end_lsn, time).await?,
-            Message::Relation(relation) => self.relation(relation).await?,
+            Message::Relation(relation) => self.relation(receiving, relation).await?,
             Message::Logical { transactional, prefix, content } => {
                 if transactional && prefix == MESSAGE_PREFIX {
                     self.own_message(receiving, &content)?;
@@ -290,7 +290,7 @@ impl Session {
     }
 
     /// A relation is described, for the first time on this connection or because it may have changed.
-    async fn relation(&mut self, relation: Relation) -> Result<(), Stop> {
+    async fn relation(&mut self, receiving: &mut Receiving, relation: Relation) -> Result<(), Stop> {
         if self.relations.get(&relation.oid).is_some_and(|tracked| tracked.relation == relation) {
             return Ok(());
         }
@@ -300,6 +300,11 @@ impl Session {
             Some(table) => !schema::fits(table, &relation, |name| self.reads(table, name)),
         };
         if unknown {
+            // The stream may be faster than visibility: asked at once, the catalog could still be that from before this
+            // very transaction, and its rows would not fit.
+            receiving.xids.extend(receiving.transaction.as_ref().map(|transaction| transaction.xid));
+            self.shared.streamed.add(&mut receiving.xids);
+            self.shared.streamed.wait(&mut self.sql).await?;
             self.poll().await?;
         }
         let types: Vec<u32> = relation.columns.iter().map(|column| column.type_oid).collect();
