@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::bench::{Bench, DEADLINE};
 use crate::figure::{Figure, Name, median};
+use crate::occurrences::{COMPLETE, Occurrences};
 
 pub(crate) async fn one_update(bench: &Bench, streams: usize) -> Result<Figure> {
     let source = bench.database(10).await?;
@@ -30,10 +31,9 @@ pub(crate) async fn one_update(bench: &Bench, streams: usize) -> Result<Figure> 
         tokio::spawn(async move {
             let read = async {
                 let mut body = request.send().await?.error_for_status()?.bytes_stream();
+                let mut completions = Occurrences::of(COMPLETE);
                 while let Some(bytes) = body.next().await {
-                    let bytes = bytes?;
-                    let complete = bytes.windows(21).filter(|window| window == b"{\"checkpoint_complete").count();
-                    for _ in 0..complete {
+                    for _ in 0..completions.count(&bytes?) {
                         report.send(()).await?;
                     }
                 }

@@ -130,12 +130,12 @@ fn number(value: f64) -> String {
 
 /// The middle one.
 pub(crate) fn median(mut values: Vec<f64>) -> f64 {
-    percentile(&mut values, 50)
+    values.sort_by(f64::total_cmp);
+    percentile(&values, 50)
 }
 
-/// The value that so many per cent lie at or below.
-pub(crate) fn percentile(values: &mut [f64], percent: usize) -> f64 {
-    values.sort_by(f64::total_cmp);
+/// The value of a sorted list that so many per cent lie at or below.
+pub(crate) fn percentile(values: &[f64], percent: usize) -> f64 {
     let index = (values.len().saturating_sub(1)) * percent / 100;
     values.get(index).copied().unwrap_or(f64::NAN)
 }

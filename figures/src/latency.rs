@@ -11,20 +11,35 @@ use crate::client::Client;
 use crate::figure::{Figure, Name, percentile};
 
 /// Updates that are measured per bucket size.
-const UPDATES: u32 = 200;
+const UPDATES: u32 = 400;
+/// Rows of the small bucket.
+const SMALL: u64 = 1_000;
 
 #[derive(Debug, Deserialize)]
 struct Title {
     title: String,
 }
 
-pub(crate) async fn commit_to_client(bench: &Bench, name: Name) -> Result<Figure> {
-    let percent = if name == Name::LatencyP99 { 99 } else { 50 };
-    let small = percentile(&mut measure(bench, 1_000).await?, percent);
-    let large = percentile(&mut measure(bench, bench.rows).await?, percent);
-    let theirs = if percent == 99 { "32 / 274" } else { "18 / 185" };
-    let note = format!("{small:.2} with 1 000 rows, {large:.2} with {} (theirs {theirs})", bench.rows);
-    Ok(Figure::new(name, large, note))
+/// Milliseconds from commit to client, sorted, with a small and a large bucket.
+pub(crate) struct Latencies {
+    small: Vec<f64>,
+    large: Vec<f64>,
+    rows: u64,
+}
+
+impl Latencies {
+    pub(crate) async fn measure(bench: &Bench) -> Result<Self> {
+        let (small, large) = (measure(bench, SMALL).await?, measure(bench, bench.rows).await?);
+        Ok(Self { small, large, rows: bench.rows })
+    }
+
+    /// The figure is that of the large bucket; the note has both.
+    pub(crate) fn figure(&self, name: Name) -> Figure {
+        let (percent, theirs) = if name == Name::LatencyP99 { (99, "32 / 274") } else { (50, "18 / 185") };
+        let (small, large) = (percentile(&self.small, percent), percentile(&self.large, percent));
+        let note = format!("{small:.2} with {SMALL} rows, {large:.2} with {} (theirs {theirs})", self.rows);
+        Figure::new(name, large, note)
+    }
 }
 
 async fn measure(bench: &Bench, rows: u64) -> Result<Vec<f64>> {
@@ -59,5 +74,6 @@ async fn measure(bench: &Bench, rows: u64) -> Result<Vec<f64>> {
     client.stop();
     server.stop().await;
     running.stop().await;
+    latencies.sort_by(f64::total_cmp);
     Ok(latencies)
 }

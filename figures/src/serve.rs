@@ -7,6 +7,7 @@ use futures::StreamExt;
 
 use crate::bench::{Bench, DEADLINE, rate};
 use crate::figure::{Figure, Name, median};
+use crate::occurrences::{COMPLETE, Occurrences};
 
 pub(crate) async fn cold(bench: &Bench, name: Name) -> Result<Figure> {
     let accept = match name {
@@ -30,17 +31,14 @@ pub(crate) async fn cold(bench: &Bench, name: Name) -> Result<Figure> {
                 .header("accept-encoding", "identity")
                 .json(&serde_json::json!({ "raw_data": true, "buckets": [] }));
             let mut body = request.send().await?.error_for_status()?.bytes_stream();
-            let mut tail: Vec<u8> = Vec::new();
+            let mut completions = Occurrences::of(COMPLETE);
             size = 0;
             while let Some(bytes) = body.next().await {
                 let bytes = bytes?;
                 size += bytes.len();
-                tail.extend_from_slice(&bytes);
-                if contains(&tail, b"checkpoint_complete") {
+                if completions.count(&bytes) > 0 {
                     return Ok(());
                 }
-                let keep = tail.len().saturating_sub(32);
-                tail.drain(..keep);
             }
             anyhow::bail!("the stream ended before it was complete")
         };
@@ -51,8 +49,4 @@ pub(crate) async fn cold(bench: &Bench, name: Name) -> Result<Figure> {
     server.stop().await;
     running.stop().await;
     Ok(Figure::new(name, median(rates), format!("{} rows, {} MB", bench.rows, size / 1_000_000)))
-}
-
-fn contains(bytes: &[u8], text: &[u8]) -> bool {
-    bytes.windows(text.len()).any(|window| window == text)
 }
