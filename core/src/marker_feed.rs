@@ -32,12 +32,14 @@ struct State {
 }
 
 impl MarkerFeed {
-    /// A feed of these tokens to begin with.
+    /// A feed that begins with these tokens, of requests from before a restart. They count as taken: whoever ran before may
+    /// have sent them, so that no new request may join them (S6).
     pub fn new(pending: impl IntoIterator<Item = MarkerToken>) -> Self {
         let feed = Self::default();
         let mut state = feed.state();
         state.pending = (0..).zip(pending).collect();
         state.next = state.pending.len() as u64;
+        state.taken = state.next;
         drop(state);
         feed
     }
@@ -145,5 +147,26 @@ impl Stream for Subscription {
 impl Drop for Subscription {
     fn drop(&mut self) {
         self.feed.state().wakers.remove(&self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn a_token_from_before_a_restart_takes_no_new_request() {
+        let old = MarkerToken("old".into());
+        let feed = MarkerFeed::new([old.clone()]);
+        assert_eq!(feed.join(), None, "it may stand in the source already, before what a new request is about");
+        let new = MarkerToken("new".into());
+        feed.push(new.clone());
+        assert_eq!(feed.join(), Some(new.clone()));
+        feed.release();
+        let mut tokens = feed.subscribe();
+        let mut next = || tokens.next().now_or_never().flatten().and_then(Result::ok);
+        assert_eq!((next(), next(), next()), (Some(old), Some(new), None));
     }
 }

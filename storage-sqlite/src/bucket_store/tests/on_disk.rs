@@ -179,6 +179,31 @@ fn write_checkpoints_survive_a_restart() {
     assert!(ask(&store) > second);
 }
 
+/// The process before may have sent its marker, and what a new request is about may follow it in the source (S6).
+#[test]
+fn a_marker_from_before_a_restart_takes_no_new_request() {
+    let disk = Disk::new();
+    let (me, other) = (ClientKey("me".into()), ClientKey("other".into()));
+    let ask = |store: &SqliteBucketStore, client: &ClientKey| {
+        block_on(store.request_write_checkpoint(client, WriteCheckpointRequest::Next)).unwrap()
+    };
+    let store = disk.open();
+    deploy(&store, &["a"]);
+    let first = ask(&store, &me);
+    drop(store);
+
+    let store = disk.open();
+    // Nobody has looked at the markers of this process yet.
+    let second = ask(&store, &other);
+    let tokens = pending(&store);
+    assert_eq!(tokens.len(), 2);
+    let shown = |at: &Checkpoint| block_on(store.write_checkpoints(at.op_id, &[me.clone(), other.clone()])).unwrap();
+    let at = block_on(store.commit(Commit { markers: vec![tokens[0].clone()], ..publishing() })).unwrap().unwrap();
+    assert_eq!(shown(&at), [Some(first), None]);
+    let at = block_on(store.commit(Commit { markers: vec![tokens[1].clone()], ..publishing() })).unwrap().unwrap();
+    assert_eq!(shown(&at), [Some(first), Some(second)]);
+}
+
 #[test]
 fn many_requests_at_once_share_a_marker_and_all_are_answered() {
     let disk = Disk::new();
