@@ -3,6 +3,7 @@
 mod address_guard;
 mod authenticated;
 mod body;
+mod content_coding;
 mod cors;
 mod jwt_authenticator;
 mod listener;

@@ -5,8 +5,6 @@ use std::time::Duration;
 use axum::Router;
 use axum::routing::{get, post};
 use syncline_core::SyncService;
-use tower_http::compression::CompressionLayer;
-use tower_http::compression::predicate::{DefaultPredicate, NotForContentType, Predicate};
 
 use super::problem::Problem;
 use super::{cors, routes};
@@ -47,11 +45,8 @@ pub fn router<S: Clone + Send + Sync + 'static>(service: SyncService) -> Router<
 pub fn router_with_limits<S: Clone + Send + Sync + 'static>(service: SyncService, limits: HttpLimits) -> Router<S> {
     // SDKs expect 404 for a method that a path does not have.
     let wrong_method = || async { Problem::not_found("route of this method and path") };
-    // Errors are small, and are sent as they are.
-    let compression = CompressionLayer::new()
-        .compress_when(DefaultPredicate::new().and(NotForContentType::const_new("application/json")));
     Router::new()
-        .route("/sync/stream", post(routes::sync_stream).layer(compression).fallback(wrong_method))
+        .route("/sync/stream", post(routes::sync_stream).fallback(wrong_method))
         .route("/write-checkpoint2.json", get(routes::write_checkpoint).fallback(wrong_method))
         .route("/sync/checkpoint-request", post(routes::checkpoint_request).fallback(wrong_method))
         .route("/probes/startup", get(routes::startup).fallback(wrong_method))

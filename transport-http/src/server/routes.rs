@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::{Query, Request, State};
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName};
+use axum::http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, VARY};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -16,6 +16,7 @@ use syncline_core::{Readiness, WriteCheckpoint, WriteCheckpointRequest};
 
 use super::authenticated::authenticate;
 use super::body::stream_body;
+use super::content_coding::ContentCoding;
 use super::negotiation::framing;
 use super::problem::Problem;
 use super::router::HttpState;
@@ -40,14 +41,20 @@ pub(super) async fn sync_stream(State(state): State<HttpState>, request: Request
         ?user_agent,
         "a sync stream opens"
     );
-    let lines = state.service.stream(identity, request, framing)?;
+    let mut lines = state.service.stream(identity, request, framing)?;
     let headers = [
         (CONTENT_TYPE, framing.content_type()),
         (HeaderName::from_static("x-accel-buffering"), "no"),
         // A proxy that compresses would buffer.
         (CACHE_CONTROL, "no-transform"),
+        (VARY, "accept-encoding"),
     ];
-    Ok((headers, stream_body(lines, state.limits.patience)).into_response())
+    let coding = ContentCoding::negotiate(&parts.headers);
+    if let Some(coding) = coding {
+        lines = coding.compress(lines);
+    }
+    let coding = coding.map(|coding| [(CONTENT_ENCODING, coding.name())]);
+    Ok((headers, coding, stream_body(lines, state.limits.patience)).into_response())
 }
 
 /// `GET /write-checkpoint2.json?client_id=…`: the next number, at once.

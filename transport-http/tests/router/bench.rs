@@ -106,17 +106,19 @@ async fn me(Authenticated(user): Authenticated) -> Result<Json<Value>, Problem> 
 
 /// The lines of an NDJSON stream up to one with this key.
 pub(crate) async fn lines_until(response: Response, key: &str) -> Vec<Value> {
-    let mut text = Vec::new();
+    let mut text: Vec<u8> = Vec::new();
+    let mut lines: Vec<Value> = Vec::new();
     let mut pieces = response.bytes_stream();
     loop {
-        let complete = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-        let lines: Vec<Value> =
-            serde_json::Deserializer::from_slice(&text[..complete]).into_iter::<Value>().map(Result::unwrap).collect();
-        if lines.iter().any(|line| line.get(key).is_some()) {
-            return lines;
-        }
         let piece = tokio::time::timeout(LIMIT, pieces.next()).await.unwrap();
         text.extend_from_slice(&piece.unwrap_or_else(|| panic!("the stream ended without {key}: {lines:?}")).unwrap());
+        let complete = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        let begun = lines.len();
+        lines.extend(serde_json::Deserializer::from_slice(&text[..complete]).into_iter::<Value>().map(Result::unwrap));
+        text.drain(..complete);
+        if lines[begun..].iter().any(|line| line.get(key).is_some()) {
+            return lines;
+        }
     }
 }
 
