@@ -5,6 +5,7 @@ mod progress;
 mod replicator;
 mod row_image;
 mod status;
+mod upkeep;
 
 pub use replicator::Replicator;
 pub use status::{ReplicationPhase, ReplicationStatus};

@@ -10,6 +10,7 @@ use futures::stream::{BoxStream, StreamExt};
 use super::applier::Applier;
 use super::progress::Progress;
 use super::status::{ReplicationPhase, ReplicationStatus};
+use super::upkeep::Upkeep;
 use crate::bucket_store::{BucketStore, Commit, Deploy, Resume};
 use crate::checkpoint::DeployedConfig;
 use crate::clock::{Clock, SystemClock};
@@ -24,13 +25,18 @@ const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_millis(1_000);
 /// Changes wait for a shared commit at most this long while more keep coming.
 const COMMIT_DELAY: Duration = Duration::from_millis(50);
+const COMPACT_EVERY: Duration = Duration::from_secs(600);
 
 /// Brings the changes of a [`Source`] through a [`SyncConfig`] into a [`BucketStore`].
 ///
 /// A handle: cheap to clone, all clones are the same replicator. It shares nothing with a
-/// [`SyncService`](crate::SyncService) but the store.
+/// [`SyncService`](crate::SyncService) but the store. While it runs it also compacts the store, so that what is
+/// superseded does not fill the disk.
 #[derive(Debug, Clone)]
-pub struct Replicator(Arc<Inner>);
+pub struct Replicator {
+    inner: Arc<Inner>,
+    compact_every: Option<Duration>,
+}
 
 #[derive(Debug)]
 struct Inner {
@@ -54,18 +60,30 @@ impl Replicator {
         store: impl BucketStore + 'static,
         clock: impl Clock + 'static,
     ) -> Self {
-        Self(Arc::new(Inner {
+        let inner = Inner {
             source: Box::new(source),
             config,
             store: Box::new(store),
             clock: Box::new(clock),
             status: Mutex::default(),
-        }))
+        };
+        Self { inner: Arc::new(inner), compact_every: Some(COMPACT_EVERY) }
+    }
+
+    /// How long after one sweep over the store the next begins, which removes what is superseded by then; 10 minutes
+    /// unless said otherwise. `None`: never, for a store that something else [compacts](BucketStore::compact).
+    ///
+    /// A sweep goes in slices with pauses between them, so that a commit waits for one slice at most. One that fails
+    /// is logged, and the next comes after the same time.
+    #[must_use]
+    pub fn compact_every(mut self, interval: impl Into<Option<Duration>>) -> Self {
+        self.compact_every = interval.into();
+        self
     }
 
     /// What it is doing now.
     pub fn status(&self) -> ReplicationStatus {
-        self.0.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.inner.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Replicates until something needs a person. Retries what can pass, with back-off of at most a second.
@@ -77,8 +95,22 @@ impl Replicator {
     /// # Cancel safety
     /// May be dropped at any point: the next run resumes from what is durable.
     pub fn run(&self) -> impl Future<Output = Result<()>> + Send + 'static {
-        let inner = Arc::clone(&self.0);
-        async move { inner.run().await }
+        let Self { inner, compact_every } = self.clone();
+        async move {
+            let upkeep = async {
+                match compact_every {
+                    Some(every) => Upkeep::new(&*inner.store, &*inner.clock, every).run().await,
+                    None => future::pending().await,
+                }
+            };
+            let replication = inner.run();
+            futures::pin_mut!(replication, upkeep);
+            // Beside all attempts, so that a source that comes and goes does not put it off for ever.
+            match future::select(replication, upkeep).await {
+                Either::Left((outcome, _)) => outcome,
+                Either::Right((never, _)) => match never {},
+            }
+        }
     }
 }
 

@@ -1,11 +1,11 @@
-//! `run`: replication, streams and compaction in one process.
+//! `run`: replication and streams in one process.
 
-use std::future::{self, Future};
+use std::future::Future;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use axum::Router;
-use syncline_core::{BucketStore, CompactLimits, Replicator, SyncService};
+use syncline_core::{Replicator, SyncService};
 use syncline_storage_sqlite::SqliteBucketStore;
 use syncline_transport_http as http;
 use tokio::signal::unix::{SignalKind, signal};
@@ -13,9 +13,6 @@ use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 use crate::settings::Settings;
-
-/// Operations that one step of compaction looks at, so that it never holds up replication for long.
-const COMPACT_STEP: u64 = 20_000;
 
 /// Runs until a signal ends it, or until something needs a person.
 pub(crate) async fn run(settings: &Settings) -> Result<()> {
@@ -26,8 +23,8 @@ pub(crate) async fn run(settings: &Settings) -> Result<()> {
         .with_context(|| format!("cannot open the store {}", settings.store.display()))?;
 
     // Replication and streams share nothing but the store.
-    let replicator = Replicator::new(source, config, store.clone());
-    let service = SyncService::with_limits(store.clone(), keys, settings.limits.service());
+    let replicator = Replicator::new(source, config, store.clone()).compact_every(settings.limits.compact_interval());
+    let service = SyncService::with_limits(store, keys, settings.limits.service());
 
     let app: Router = Router::new().merge(http::router_with_limits(service.clone(), settings.limits.http()));
     let listener = http::Listener::bind(&settings.listen)
@@ -48,7 +45,6 @@ pub(crate) async fn run(settings: &Settings) -> Result<()> {
     tokio::select! {
         ended = replicator.run() => return ended.context("replication stopped"),
         ended = &mut server => return ended.context("the server stopped"),
-        () = compact(&store, settings.limits.compact_interval()) => return Ok(()),
         () = &mut stop => {}
     }
     tracing::info!("stopping: open streams end");
@@ -60,29 +56,6 @@ pub(crate) async fn run(settings: &Settings) -> Result<()> {
             Ok(())
         }
         () = stop_signal()? => Ok(()),
-    }
-}
-
-/// Removes superseded operations from time to time, in small steps.
-async fn compact(store: &SqliteBucketStore, interval: Option<Duration>) {
-    let Some(interval) = interval else { return future::pending().await };
-    loop {
-        sleep(interval).await;
-        loop {
-            match store.compact(CompactLimits { max_operations: COMPACT_STEP }).await {
-                Ok(done) => {
-                    tracing::debug!(?done, "compacted");
-                    if !done.more {
-                        break;
-                    }
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "compaction failed; it is tried again later");
-                    break;
-                }
-            }
-            tokio::task::yield_now().await;
-        }
     }
 }
 

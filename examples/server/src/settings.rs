@@ -72,7 +72,7 @@ impl Default for Limits {
             request_bytes: http.request_bytes,
             patience_seconds: http.patience.as_secs(),
             drain_seconds: 20,
-            compact_minutes: 60,
+            compact_minutes: 10,
         }
     }
 }
