@@ -21,6 +21,27 @@ pub struct LocalTransaction {
     pub crud: Vec<LocalWrite>,
 }
 
+impl LocalTransaction {
+    /// About how many bytes its JSON has, without making it.
+    pub(crate) fn approximate_bytes(&self) -> u64 {
+        let values =
+            |map: &Map<String, Json>| map.iter().map(|(key, value)| key.len() + approximate(value)).sum::<usize>();
+        let bytes = self.crud.iter().map(|write| {
+            let maps = [&write.data, &write.old].into_iter().flatten().map(values).sum::<usize>();
+            64 + write.table.len() + write.id.len() + maps + write.metadata.as_ref().map_or(0, String::len)
+        });
+        bytes.sum::<usize>() as u64
+    }
+}
+
+fn approximate(value: &Json) -> usize {
+    match value {
+        Json::String(text) => text.len(),
+        // SQLite has no others; those that a test makes are small.
+        _ => 8,
+    }
+}
+
 /// One write to one row.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LocalWrite {

@@ -10,7 +10,7 @@ mod tls;
 #[cfg(feature = "server")]
 pub use axum;
 #[cfg(feature = "client")]
-pub use client::{HttpTransport, http_client};
+pub use client::{HttpTransport, http_client, upload};
 /// The HTTP client that [`HttpTransport::client`] takes.
 #[cfg(feature = "client")]
 pub use reqwest;
@@ -19,6 +19,6 @@ pub use reqwest;
 pub use rustls;
 #[cfg(feature = "server")]
 pub use server::{
-    Authenticated, Connection, HttpLimits, JwtAuthenticator, Listener, Problem, bearer_token, router,
-    router_with_limits,
+    Authenticated, Connection, HttpLimits, JwtAuthenticator, Listener, Problem, Upload, UploadRejection, bearer_token,
+    router, router_with_limits,
 };

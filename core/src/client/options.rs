@@ -38,7 +38,8 @@ pub struct ClientLimits {
     pub open: Duration,
     /// Without a byte, after which a stream is given up. Default: 60 s.
     pub idle: Duration,
-    /// For the connector to upload one local transaction. Default: 60 s.
+    /// For the connector to upload one local transaction; one that is large gets a second more for each 16 KiB, as a bad
+    /// line needs. Default: 60 s.
     pub upload: Duration,
     /// For the server to answer with a write checkpoint, and between two requests while one is awaited. Default: 10 s.
     pub write_checkpoint: Duration,

@@ -3,6 +3,7 @@
 //! It runs whether a stream is open or not. Every step either waits for an answer with a limit, or for a time.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::client_store::{UploadSequence, UploadState};
 use crate::connector::Credentials;
@@ -16,9 +17,11 @@ use super::options::ClientLimits;
 use super::reconnect::{Backoff, Jitter};
 
 /// While there is nothing to do, the queue is looked at again this often, should a signal have been lost (C5).
-const IDLE_LOOK: std::time::Duration = std::time::Duration::from_secs(30);
+const IDLE_LOOK: Duration = Duration::from_secs(30);
 /// Credentials older than this are not trusted again after a failed upload: the connector's errors may not say why.
-const TRUSTED_FOR: std::time::Duration = std::time::Duration::from_secs(60);
+const TRUSTED_FOR: Duration = Duration::from_secs(60);
+/// Bytes a second that any line carries: a large transaction gets its time, or it would be abandoned again and again.
+const SLOWEST: u64 = 16 << 10;
 
 #[derive(Debug)]
 enum Step {
@@ -35,6 +38,7 @@ enum Step {
     Sending {
         transaction: Arc<LocalTransaction>,
         credentials: Credentials,
+        limit: Duration,
         deadline: Time,
     },
     Finish(Arc<LocalTransaction>, Uploaded),
@@ -140,8 +144,8 @@ impl Uploads {
                 self.step = Step::Ask(None);
             }
             Step::Idle { look_at } if *look_at <= now => self.step = Step::Load,
-            Step::Sending { deadline, .. } if *deadline <= now => {
-                let text = format!("the upload took longer than {:?}", limits.upload);
+            Step::Sending { deadline, limit, .. } if *deadline <= now => {
+                let text = format!("the upload took longer than {limit:?}");
                 return Some((Call::Upload, Error::unavailable(text)));
             }
             Step::Asking { deadline, .. } if *deadline <= now => {
@@ -164,10 +168,11 @@ impl Uploads {
         match &self.step {
             Step::Send(transaction) => {
                 let (transaction, credentials) = (Arc::clone(transaction), credentials.clone());
-                let deadline = now + limits.upload;
+                let limit = limits.upload + Duration::from_secs(transaction.approximate_bytes() / SLOWEST);
+                let deadline = now + limit;
                 let command =
                     ClientCommand::Upload { transaction: Arc::clone(&transaction), credentials: credentials.clone() };
-                self.step = Step::Sending { transaction, credentials, deadline };
+                self.step = Step::Sending { transaction, credentials, limit, deadline };
                 Some(command)
             }
             Step::Ask(upto) => {

@@ -364,6 +364,25 @@ fn a_failed_upload_is_tried_again_with_delays_and_keeps_its_place() {
 }
 
 #[test]
+fn a_large_upload_gets_the_time_that_a_bad_line_needs() {
+    let mut talk = Talk::new();
+    talk.connect(state());
+    talk.tell(ClientEvent::StreamEnded(Err(Error::unavailable("down"))));
+    talk.tell(ClientEvent::UploadQueueChanged);
+    let mut large = transaction(1);
+    large.crud[0].data = json!({ "body": "x".repeat(10 << 20) }).as_object().cloned();
+    talk.commands.retain(|command| matches!(command, ClientCommand::Store(_)));
+    assert!(matches!(talk.store(), StoreCommand::LoadUpload));
+    talk.reply(StoreReply::UploadLoaded(Ok(Some(large))));
+    let abandoned =
+        |talk: &Talk| talk.commands.iter().any(|command| matches!(command, ClientCommand::Abandon(Call::Upload)));
+    talk.pass(600 * SECOND);
+    assert!(!abandoned(&talk), "ten minutes are not too long for ten megabytes");
+    talk.pass(120 * SECOND);
+    assert!(abandoned(&talk), "but there is a limit");
+}
+
+#[test]
 fn uploads_run_while_no_stream_is_open() {
     let mut talk = Talk::new();
     talk.connect(state());

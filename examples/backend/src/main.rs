@@ -18,18 +18,15 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
-use axum::extract::{DefaultBodyLimit, FromRef, FromRequestParts, Query, State};
+use axum::extract::{FromRef, FromRequestParts, Query, State};
 use axum::http::request::Parts;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use clap::Parser;
 use serde::{Deserialize, Serialize};
-use syncline_core::{Authenticator, Error, Identity, LocalTransaction, Uploaded};
+use syncline_core::{Authenticator, Error, Identity, Uploaded};
 use syncline_source_postgres::{PostgresBackend, WriteRule};
-use syncline_transport_http::{JwtAuthenticator, Listener, Problem, bearer_token};
-
-/// What a device wrote offline in one transaction may be large, and refusing it would stop its uploads.
-const UPLOAD_LIMIT: usize = 64 << 20;
+use syncline_transport_http::{JwtAuthenticator, Listener, Problem, Upload, bearer_token};
 
 /// How long a token of development is valid.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(3_600);
@@ -77,7 +74,7 @@ async fn main() -> Result<()> {
 
     let keys = JwtAuthenticator::hs256(&arguments.secret)?.audience(&arguments.audience);
     let tokens = Tokens { secret: arguments.secret, audience: arguments.audience };
-    let mut app = Router::new().route("/api/upload", post(upload).layer(DefaultBodyLimit::max(UPLOAD_LIMIT)));
+    let mut app = Router::new().route("/api/upload", post(upload));
     if arguments.development {
         eprintln!("development: everyone gets a token for every user at /api/token");
         app = app.route("/api/token", get(development_token));
@@ -100,7 +97,7 @@ async fn main() -> Result<()> {
 async fn upload(
     State(backend): State<PostgresBackend>,
     User(user): User,
-    Json(transaction): Json<LocalTransaction>,
+    Upload(transaction): Upload,
 ) -> Result<Json<Uploaded>, Problem> {
     Ok(Json(backend.apply(&user, &transaction).await?))
 }

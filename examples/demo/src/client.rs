@@ -36,9 +36,8 @@ impl Connector for Api {
     }
 
     async fn upload(&self, writes: &LocalTransaction, credentials: &Credentials) -> Result<Uploaded, BoxError> {
-        let request = self.http.post(format!("{}/api/upload", self.endpoint)).json(writes);
-        let reply = request.bearer_auth(&credentials.token).send().await?;
-        Ok(reply.error_for_status()?.json().await?)
+        let url = format!("{}/api/upload", self.endpoint);
+        Ok(syncline_transport_http::upload(&self.http, &url, writes, credentials).await?)
     }
 }
 

@@ -9,10 +9,10 @@ use axum::routing::post;
 use axum::{Json, Router};
 use serde::Serialize;
 use syncline_core::jwt::KeySet;
-use syncline_core::{LocalTransaction, Replicator, StaticKeys, SyncConfig, SyncService, Uploaded};
+use syncline_core::{Replicator, StaticKeys, SyncConfig, SyncService, Uploaded};
 use syncline_source_postgres::{PostgresBackend, PostgresSource, WriteRule};
 use syncline_storage_sqlite::SqliteBucketStore;
-use syncline_transport_http::{self as http, Authenticated};
+use syncline_transport_http::{self as http, Authenticated, Upload};
 use tokio::task::JoinHandle;
 
 use crate::postgres::Postgres;
@@ -103,7 +103,7 @@ impl Server {
 async fn upload(
     State(backend): State<PostgresBackend>,
     Authenticated(user): Authenticated,
-    Json(transaction): Json<LocalTransaction>,
+    Upload(transaction): Upload,
 ) -> Result<Json<Uploaded>, http::Problem> {
     Ok(Json(backend.apply(&user, &transaction).await?))
 }

@@ -7,13 +7,13 @@ use std::io::Write;
 
 use anyhow::{Context, Result};
 use syncline_core::jwt::KeySet;
-use syncline_core::{LocalTransaction, Replicator, StaticKeys, SyncConfig, SyncService, Uploaded};
+use syncline_core::{Replicator, StaticKeys, SyncConfig, SyncService, Uploaded};
 use syncline_source_postgres::{PostgresBackend, PostgresSource, WriteRule};
 use syncline_storage_sqlite::SqliteBucketStore;
 use syncline_transport_http::axum::extract::{FromRef, State};
 use syncline_transport_http::axum::routing::post;
 use syncline_transport_http::axum::{self, Json, Router};
-use syncline_transport_http::{self as http, Authenticated};
+use syncline_transport_http::{self as http, Authenticated, Upload};
 use tokio::net::TcpListener;
 
 // region: state
@@ -80,7 +80,7 @@ async fn main() -> Result<()> {
 async fn upload(
     State(backend): State<PostgresBackend>,
     Authenticated(user): Authenticated,
-    Json(transaction): Json<LocalTransaction>,
+    Upload(transaction): Upload,
 ) -> Result<Json<Uploaded>, http::Problem> {
     Ok(Json(backend.apply(&user, &transaction).await?))
 }

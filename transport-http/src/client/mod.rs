@@ -2,5 +2,7 @@
 
 mod answer;
 mod transport;
+mod upload;
 
 pub use transport::{HttpTransport, http_client};
+pub use upload::upload;

@@ -13,9 +13,11 @@ mod published_keys;
 mod refresh_schedule;
 mod router;
 mod routes;
+mod upload;
 
 pub use authenticated::{Authenticated, bearer_token};
 pub use jwt_authenticator::JwtAuthenticator;
 pub use listener::{Connection, Listener};
 pub use problem::Problem;
 pub use router::{HttpLimits, router, router_with_limits};
+pub use upload::{Upload, UploadRejection};
