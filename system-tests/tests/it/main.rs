@@ -1,4 +1,5 @@
 //! The whole way, with our own client: Postgres, replicator, store in a file, HTTP, the client's database, and back.
 #![allow(clippy::unwrap_used)]
 
+mod every_table;
 mod large_uploads;
