@@ -69,9 +69,11 @@ impl Device {
     }
 
     /// Goes offline, whatever is under way.
-    pub fn disconnect(&mut self) {
+    pub async fn disconnect(&mut self) {
         if let Some(running) = self.running.take() {
             running.abort();
+            // Only when the task is gone may the next begin; that it was cancelled is no news.
+            let _ = running.await;
         }
     }
 
@@ -97,12 +99,36 @@ impl Device {
     /// # Panics
     /// With the status of the client, if it does not in time.
     pub async fn until(&self, sql: &str, expected: &str) {
-        until(&format!("{sql} is {expected}"), || async move {
+        let last = &Mutex::new(String::new());
+        let what = || format!("{sql}: {expected}; it is {}; {:?}", last.lock().unwrap(), self.sync.current_status());
+        until(what, || async move {
             let found = self.text(sql).await;
             assert!(self.running.as_ref().is_none_or(|running| !running.is_finished()), "sync has stopped");
+            last.lock().unwrap().clone_from(&found);
             (found == expected).then_some(())
         })
         .await;
+    }
+
+    /// Waits until the backend has refused a transaction, and returns its reason.
+    ///
+    /// # Panics
+    /// As [`until`](Self::until).
+    pub async fn until_rejected(&self) -> String {
+        let what = || format!("a rejection; {:?}", self.sync.current_status());
+        until(what, || async {
+            self.db.rejected().await.unwrap().first().map(|transaction| transaction.reason.clone())
+        })
+        .await
+    }
+
+    /// Waits until uploads fail, and returns what the status says.
+    ///
+    /// # Panics
+    /// As [`until`](Self::until).
+    pub async fn until_upload_error(&self) -> String {
+        let what = || format!("an upload error; {:?}", self.sync.current_status());
+        until(what, || async { self.sync.current_status().upload_error.map(|problem| problem.message) }).await
     }
 
     /// Waits until all that was written here has been uploaded and has come back.
@@ -114,6 +140,8 @@ impl Device {
 
 impl Drop for Device {
     fn drop(&mut self) {
-        self.disconnect();
+        if let Some(running) = &self.running {
+            running.abort();
+        }
     }
 }

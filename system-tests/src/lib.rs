@@ -15,11 +15,12 @@ pub use server::Server;
 /// Whatever a test waits for is there by then, or never.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Waits until `look` answers with something, looking again every few milliseconds.
+/// Waits until `look` answers with something, looking again every few milliseconds. `what` says what is waited for, and
+/// how things stand.
 ///
 /// # Panics
 /// If it does not within [`DEADLINE`].
-pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut look: impl FnMut() -> F) -> T {
+pub async fn until<T, F: Future<Output = Option<T>>>(what: impl Fn() -> String, mut look: impl FnMut() -> F) -> T {
     let looking = async {
         loop {
             if let Some(found) = look().await {
@@ -28,5 +29,5 @@ pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut look: impl 
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(DEADLINE, looking).await.unwrap_or_else(|_| panic!("not within {DEADLINE:?}: {what}"))
+    tokio::time::timeout(DEADLINE, looking).await.unwrap_or_else(|_| panic!("not within {DEADLINE:?}: {}", what()))
 }

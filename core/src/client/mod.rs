@@ -146,12 +146,15 @@ impl SyncClient {
     /// given, `Data` if the store is damaged, `Internal`. Ends with `Ok` when the store is closed.
     ///
     /// # Cancel safety
-    /// May be dropped at any point and run again: everything that matters is in the store.
+    /// May be dropped at any point and run again: everything that matters is in the store. (An aborted task drops it a moment
+    /// later: await the task before the next run.)
     pub fn run(&self) -> impl Future<Output = Result<()>> + Send + 'static + use<> {
         let client = self.clone();
         async move {
             if client.shared.running.swap(true, Ordering::AcqRel) {
-                return Err(Error::invalid("this client runs already: spawn `run()` once"));
+                return Err(Error::invalid(
+                    "this client runs already: spawn `run()` once; to run it again, first await the end of the task that was aborted",
+                ));
             }
             let _running = Running(Arc::clone(&client.shared));
             let mut driver = Driver::new(&client);

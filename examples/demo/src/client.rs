@@ -78,9 +78,11 @@ impl Client {
         }));
     }
 
-    pub(crate) fn disconnect(&mut self) {
+    pub(crate) async fn disconnect(&mut self) {
         if let Some(running) = self.running.take() {
             running.abort();
+            // Only when the task is gone may the next begin; that it was cancelled is no news.
+            let _ = running.await;
         }
     }
 

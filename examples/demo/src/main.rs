@@ -81,7 +81,7 @@ async fn tour(report: &mut Report, postgres: &Postgres, server: &Server, folder:
 
     report
         .step("offline, anna reads and writes at once; online again, both sides agree", async {
-            anna.disconnect();
+            anna.disconnect().await;
             anna.write("UPDATE demo_todos SET done = 1 WHERE id = 'local-1'").await?;
             anna.write("INSERT INTO demo_todos (id, list_id, owner_id, title, done) VALUES ('local-2', 'list-anna', 'anna', 'written offline', 0)").await?;
             anna.write("DELETE FROM demo_todos WHERE id = 'live-1'").await?;
@@ -112,8 +112,8 @@ async fn tour(report: &mut Report, postgres: &Postgres, server: &Server, folder:
             for client in [&anna, &ben] {
                 client.until_count("SELECT count(*) AS n FROM demo_notes WHERE id = 'shared'", 1).await?;
             }
-            anna.disconnect();
-            ben.disconnect();
+            anna.disconnect().await;
+            ben.disconnect().await;
             anna.write("UPDATE demo_notes SET title = 'by anna', body = 'by anna' WHERE id = 'shared'").await?;
             ben.write("UPDATE demo_notes SET title = 'by ben' WHERE id = 'shared'").await?;
             anna.connect();

@@ -6,7 +6,7 @@ use syncline_storage_sqlite::{Schema, Table};
 use syncline_transport_http::Upload;
 use syncline_transport_http::axum::routing::post;
 use syncline_transport_http::axum::{Json, Router};
-use system_tests::{Device, Server, until};
+use system_tests::{Device, Server};
 
 const TABLE: &str = "CREATE TABLE notes (id text PRIMARY KEY, owner_id text NOT NULL, body text)";
 const CONFIG: &str = "
@@ -62,9 +62,7 @@ async fn a_backend_that_takes_no_large_body_is_named_and_nothing_is_lost() {
     phone.write(IMPORT).await;
     phone.upload_to(format!("{}/plain", server.endpoint));
     phone.connect();
-    let message =
-        until("an upload error", || async { phone.sync.current_status().upload_error.map(|problem| problem.message) })
-            .await;
+    let message = phone.until_upload_error().await;
     for part in ["upload of 1", "bytes", "raise the limit", "Upload"] {
         assert!(message.contains(part), "{part}: {message}");
     }
@@ -81,11 +79,7 @@ async fn beyond_the_limit_of_the_endpoint_a_transaction_is_rejected_and_the_next
     phone.upload_to(format!("{}/limited", server.endpoint));
     phone.write(IMPORT).await;
     phone.connect();
-    let rejected = until("a rejection", || async {
-        let rejected = phone.db.rejected().await.unwrap();
-        rejected.first().map(|transaction| transaction.reason.clone())
-    })
-    .await;
+    let rejected = phone.until_rejected().await;
     assert!(rejected.contains("100000 bytes") && rejected.contains("several transactions"), "{rejected}");
     phone.upload_to(format!("{}/api/upload", server.endpoint));
     phone.write(ONE).await;

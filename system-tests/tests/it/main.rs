@@ -2,4 +2,6 @@
 #![allow(clippy::unwrap_used)]
 
 mod every_table;
+mod forbidden_writes;
+mod large_rows;
 mod large_uploads;
