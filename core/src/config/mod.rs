@@ -38,10 +38,12 @@ pub use request::{
 };
 pub use table_evaluator::{EvaluatedRow, Evaluation, EvaluationError, TableEvaluator};
 
+use crate::error::Result;
 use crate::table::{SourceTable, TablePattern, TableSelection};
 use diagnostic::Report;
 use outline::{Outline, StreamOutline};
 use plan::{Plan, Planner, StreamQueries};
+use request::Budget;
 use resolve::Output;
 
 /// A compiled sync config. A handle: cheap to clone.
@@ -142,9 +144,20 @@ impl SyncConfig {
         TableEvaluator::bind(&self.0.plan, default_schema, table)
     }
 
-    /// Which buckets a request may have. Pure: the same request has the same answer.
+    /// Which buckets a request may have, whatever it takes: for tests and tools. Pure: the same request has the same
+    /// answer.
     pub fn resolve(&self, request: &ConfigRequest<'_>) -> ResolvedRequest {
-        request::resolve(&self.0.plan, request)
+        // Nothing exceeds no limit.
+        request::resolve(&self.0.plan, request, &Budget::unlimited()).unwrap_or_default()
+    }
+
+    /// The same for a client's request: gives up as soon as it yields more than `limit` buckets, or other things out of
+    /// proportion to them (S9).
+    ///
+    /// # Errors
+    /// `Invalid` with `PSYNC_S2305`.
+    pub fn resolve_within(&self, request: &ConfigRequest<'_>, limit: usize) -> Result<ResolvedRequest> {
+        request::resolve(&self.0.plan, request, &Budget::new(limit))
     }
 }
 
@@ -294,6 +307,37 @@ mod tests {
         assert_eq!(resolved.buckets[0].priority, crate::BucketPriority(1));
         assert_eq!(resolved.buckets[0].reasons, [Reason::Subscription(0), Reason::Subscription(1)]);
         assert_eq!(config.warnings()[0].kind, "dangerous-parameter");
+    }
+
+    #[test]
+    fn a_request_out_of_proportion_is_refused_before_it_costs_much() {
+        let config = config(
+            "  s: { query: SELECT * FROM t WHERE l = subscription.parameter('l') }
+  lists: { query: SELECT * FROM t WHERE l IN subscription.parameter('l') }
+  wide: { query: SELECT * FROM t WHERE a = connection.parameter('big') AND b = subscription.parameter('l') }",
+        );
+        let wish = |stream: &str, l: serde_json::Value| StreamSubscription {
+            stream: stream.into(),
+            parameters: json!({ "l": l }).as_object().cloned(),
+            override_priority: None,
+        };
+        let parameters = json!({ "big": "x".repeat(200_000) }).as_object().cloned().unwrap();
+        let resolve = |subscriptions: &[StreamSubscription]| {
+            let identity = &Identity::new("anna");
+            let parameters = &parameters;
+            let request = ConfigRequest { identity, parameters, include_defaults: true, subscriptions };
+            config.resolve_within(&request, 100)
+        };
+        let many = |count: usize| (0..count).map(|number| wish("s", json!(number))).collect::<Vec<_>>();
+        assert_eq!(resolve(&many(100)).unwrap().buckets.len(), 100);
+        let list = wish("lists", json!((0..100).collect::<Vec<_>>()));
+        let resolved = resolve(&vec![list.clone(); 4]).unwrap();
+        assert_eq!(resolved.buckets[99].reasons.len(), 4);
+        let big: Vec<_> = (0..99).map(|number| wish("wide", json!(number))).collect();
+        for (what, refused) in [("buckets", many(101)), ("reasons", vec![list; 5]), ("bytes", big)] {
+            let error = resolve(&refused).unwrap_err();
+            assert_eq!((error.kind(), error.code()), (crate::ErrorKind::Invalid, Some("PSYNC_S2305")), "{what}");
+        }
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! Requests: which buckets a user's connection may have, from its token, parameters and subscriptions alone.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::cell::Cell;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bytestring::ByteString;
@@ -13,12 +15,17 @@ use super::json_tree::{self, JsonTree, Numbers};
 use super::normal_form::Side;
 use super::plan::{Plan, Querier, Stream};
 use crate::bucket::BucketPriority;
+use crate::error::{Error, Result};
 use crate::identity::Identity;
 use crate::json;
 use crate::value::Value;
 
 /// Buckets that one kind of bucket may have in one subscription, so that lists of a client cannot exhaust the memory.
 const REQUEST_LIMIT: usize = 10_000;
+/// Reasons per bucket that a resolution may give, on average, at its limit of buckets.
+const REASONS_PER_BUCKET: usize = 4;
+/// Bytes of values and parameters that a resolution may handle: what takes a moment, and no longer.
+const REQUEST_BYTES: usize = 16 << 20;
 
 /// What a client asks for, and who it is.
 #[derive(Debug, Clone, Copy)]
@@ -96,81 +103,180 @@ pub enum SubscriptionRef {
     Explicit(usize),
 }
 
+/// What a resolution may take: no request of one client may hold up or starve the others (S9).
+#[derive(Debug)]
+pub(super) struct Budget {
+    /// Buckets in all.
+    buckets: usize,
+    /// Reasons of all buckets together.
+    reasons: usize,
+    /// Bytes that values and parameters may still take.
+    bytes: Cell<usize>,
+}
+
+impl Budget {
+    /// For at most so many buckets.
+    pub(super) fn new(buckets: usize) -> Self {
+        Self { buckets, reasons: buckets.saturating_mul(REASONS_PER_BUCKET), bytes: Cell::new(REQUEST_BYTES) }
+    }
+
+    /// Whatever it takes.
+    pub(super) fn unlimited() -> Self {
+        Self { buckets: usize::MAX, reasons: usize::MAX, bytes: Cell::new(usize::MAX) }
+    }
+
+    fn spend(&self, bytes: usize) {
+        self.bytes.set(self.bytes.get().saturating_sub(bytes));
+    }
+
+    fn is_spent(&self) -> bool {
+        self.bytes.get() == 0
+    }
+
+    fn exceeded(&self, what: &str) -> Error {
+        let limit = self.buckets;
+        Error::invalid(format!("{what} (the limit of this service is {limit} buckets)")).with_code("PSYNC_S2305")
+    }
+}
+
 /// Resolves a request against a plan.
-pub(super) fn resolve(plan: &Plan, request: &ConfigRequest<'_>) -> ResolvedRequest {
+///
+/// # Errors
+/// `Invalid` with `PSYNC_S2305` as soon as it exceeds the budget.
+pub(super) fn resolve(plan: &Plan, request: &ConfigRequest<'_>, budget: &Budget) -> Result<ResolvedRequest> {
     let mut resolved = ResolvedRequest::default();
-    let mut places = BTreeMap::new();
+    let mut found = FoundBuckets::new(budget);
     for stream in &plan.streams {
         let automatic = stream.auto_subscribe && request.include_defaults;
         let explicit = request.subscriptions.iter().enumerate().filter(|(_, wish)| wish.stream == *stream.name);
-        let wishes: Vec<_> = explicit.map(|(index, wish)| (SubscriptionRef::Explicit(index), Some(wish))).collect();
-        if !automatic && wishes.is_empty() {
+        let explicit: Vec<_> = explicit.collect();
+        if !automatic && explicit.is_empty() {
             continue;
         }
         let index = resolved.streams.len();
-        resolved.streams.push(ResolvedStream {
-            name: Arc::clone(&stream.name),
-            is_default: stream.auto_subscribe,
-            errors: Vec::new(),
-        });
-        let default = automatic.then_some((SubscriptionRef::Default, None));
-        for (which, wish) in default.into_iter().chain(wishes) {
-            let reason = match which {
-                SubscriptionRef::Default => Reason::Default(index),
-                SubscriptionRef::Explicit(subscription) => Reason::Subscription(subscription),
+        let mut errors = Vec::new();
+        if automatic {
+            let answer = Wish { request, subscription: None, budget }.answer(stream, &mut found)?;
+            found.add(&answer, stream.priority, Reason::Default(index))?;
+            errors.extend(answer.failure.map(|message| (SubscriptionRef::Default, message)));
+        }
+        // Subscriptions that differ in nothing but their priority have one answer.
+        let mut answers: HashMap<String, Answer> = HashMap::new();
+        for (number, subscription) in explicit {
+            let parameters = subscription.parameters.as_ref().map(|map| JsonTree::Object(entries(map)));
+            let parameters = parameters.map_or_else(String::new, |tree| tree.text(Numbers::Doubles));
+            let answer = match answers.entry(parameters) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(new) => {
+                    let wish = Wish { request, subscription: Some(subscription), budget };
+                    new.insert(wish.answer(stream, &mut found)?)
+                }
             };
-            let wish = Wish { request, subscription: wish, reason };
-            if let Err(message) = wish.add(stream, &mut resolved.buckets, &mut places) {
-                resolved.streams[index].errors.push((which, message));
+            let priority = subscription.override_priority.unwrap_or(stream.priority);
+            found.add(answer, priority, Reason::Subscription(number))?;
+            if let Some(message) = &answer.failure {
+                errors.push((SubscriptionRef::Explicit(number), message.clone()));
+            }
+        }
+        let (name, is_default) = (Arc::clone(&stream.name), stream.auto_subscribe);
+        resolved.streams.push(ResolvedStream { name, is_default, errors });
+    }
+    resolved.buckets = found.buckets;
+    Ok(resolved)
+}
+
+fn entries(map: &Map<String, Json>) -> Vec<(String, JsonTree)> {
+    map.iter().map(|(key, value)| (key.clone(), value.into())).collect()
+}
+
+/// The buckets that were found so far.
+struct FoundBuckets<'a> {
+    buckets: Vec<ResolvedBucket>,
+    places: HashMap<(usize, ByteString), usize>,
+    reasons: usize,
+    budget: &'a Budget,
+}
+
+impl<'a> FoundBuckets<'a> {
+    fn new(budget: &'a Budget) -> Self {
+        Self { buckets: Vec::new(), places: HashMap::new(), reasons: 0, budget }
+    }
+
+    /// The place of a bucket in the list.
+    fn place(&mut self, definition: usize, parameters: ByteString) -> Result<usize> {
+        match self.places.entry((definition, parameters)) {
+            Entry::Occupied(known) => Ok(*known.get()),
+            Entry::Vacant(new) => {
+                let place = self.buckets.len();
+                if place == self.budget.buckets {
+                    return Err(self.budget.exceeded("this user's streams yield too many buckets"));
+                }
+                let (_, parameters) = new.key().clone();
+                let (priority, reasons) = (BucketPriority(u8::MAX), Vec::new());
+                self.buckets.push(ResolvedBucket { definition, parameters, priority, reasons });
+                Ok(*new.insert(place))
             }
         }
     }
-    resolved
+
+    /// One more reason for the buckets of an answer.
+    fn add(&mut self, answer: &Answer, priority: BucketPriority, reason: Reason) -> Result<()> {
+        self.reasons = self.reasons.saturating_add(answer.places.len());
+        if self.reasons > self.budget.reasons {
+            return Err(self.budget.exceeded("this user's subscriptions lead to too many buckets"));
+        }
+        for &place in &answer.places {
+            let bucket = &mut self.buckets[place];
+            bucket.priority = bucket.priority.min(priority);
+            bucket.reasons.push(reason);
+        }
+        Ok(())
+    }
+}
+
+/// What one subscription yields.
+struct Answer {
+    /// Places of buckets, each once.
+    places: Vec<usize>,
+    /// Why there may be more.
+    failure: Option<String>,
 }
 
 /// One subscription, explicit or automatic.
 struct Wish<'a> {
     request: &'a ConfigRequest<'a>,
     subscription: Option<&'a StreamSubscription>,
-    reason: Reason,
+    budget: &'a Budget,
 }
 
 impl Wish<'_> {
-    fn add(
-        &self,
-        stream: &Stream,
-        buckets: &mut Vec<ResolvedBucket>,
-        places: &mut BTreeMap<(usize, ByteString), usize>,
-    ) -> Result<(), String> {
-        let priority = self.subscription.and_then(|wish| wish.override_priority).unwrap_or(stream.priority);
+    fn answer(&self, stream: &Stream, found: &mut FoundBuckets<'_>) -> Result<Answer> {
+        let mut places = Vec::new();
         let mut failures = Vec::new();
         for querier in &stream.queriers {
-            let parameters = match self.parameters(querier) {
-                Ok(parameters) => parameters,
-                Err(failure) => {
-                    failures.push(failure.message);
-                    continue;
+            match self.parameters(querier) {
+                Ok(parameters) => {
+                    for parameters in parameters {
+                        places.push(found.place(querier.definition, parameters)?);
+                    }
                 }
-            };
-            for parameters in parameters {
-                let place = *places.entry((querier.definition, parameters.clone())).or_insert_with(|| {
-                    let definition = querier.definition;
-                    buckets.push(ResolvedBucket { definition, parameters, priority, reasons: Vec::new() });
-                    buckets.len() - 1
-                });
-                let bucket = &mut buckets[place];
-                bucket.priority = bucket.priority.min(priority);
-                if !bucket.reasons.contains(&self.reason) {
-                    bucket.reasons.push(self.reason);
+                Err(failure) => {
+                    self.budget.spend(failure.message.len());
+                    failures.push(failure.message);
                 }
             }
+            if self.budget.is_spent() {
+                return Err(self.budget.exceeded("the parameters of this request yield too much"));
+            }
         }
+        places.sort_unstable();
+        places.dedup();
         failures.dedup();
-        if failures.is_empty() { Ok(()) } else { Err(failures.join("; ")) }
+        Ok(Answer { places, failure: (!failures.is_empty()).then(|| failures.join("; ")) })
     }
 
     /// The parameters of all buckets that a querier finds.
-    fn parameters(&self, querier: &Querier) -> Result<Vec<ByteString>, Failure> {
+    fn parameters(&self, querier: &Querier) -> std::result::Result<Vec<ByteString>, Failure> {
         for filter in &querier.filters {
             if !is_true(&*evaluate(filter, &|input| Cow::Owned(self.input(input)))?) {
                 return Ok(Vec::new());
@@ -193,6 +299,11 @@ impl Wish<'_> {
             if combined.len().saturating_mul(values.len()) > REQUEST_LIMIT {
                 let message = format!("the parameters of this request ask for more than {REQUEST_LIMIT} buckets");
                 return Err(Failure::new("too-many-buckets", message));
+            }
+            self.budget.spend(product(&combined, &values));
+            if self.budget.is_spent() {
+                // Which ends the whole resolution.
+                return Ok(Vec::new());
             }
             combined = (combined.iter())
                 .flat_map(|head| {
@@ -217,7 +328,7 @@ impl Wish<'_> {
     }
 
     /// The distinct values of one side, each as JSON. NULL and blobs are in no bucket.
-    fn values(&self, side: &Side<RequestInput>) -> Result<Vec<Vec<u8>>, Failure> {
+    fn values(&self, side: &Side<RequestInput>) -> std::result::Result<Vec<Vec<u8>>, Failure> {
         let value = evaluate(side.expression(), &|input| Cow::Owned(self.input(input)))?;
         let values = match side {
             Side::Value(_) => vec![value.into_owned()],
@@ -228,6 +339,7 @@ impl Wish<'_> {
         for value in values.iter().filter(|value| !matches!(value, Value::Null | Value::Blob(_))) {
             let mut out = Vec::new();
             json::write_parameter(&mut out, value);
+            self.budget.spend(out.len() + size_of::<Vec<u8>>());
             if seen.insert(out.clone()) {
                 written.push(out);
             }
@@ -237,6 +349,12 @@ impl Wish<'_> {
 
     /// A value of the request.
     fn input(&self, input: &RequestInput) -> Value {
+        let value = self.read_input(input);
+        self.budget.spend(value.size());
+        value
+    }
+
+    fn read_input(&self, input: &RequestInput) -> Value {
         let source = match input.source {
             RequestSource::Auth => Some(self.request.identity.claims()),
             RequestSource::Connection => Some(self.request.parameters),
@@ -252,8 +370,7 @@ impl Wish<'_> {
         };
         let Some(source) = source else { return Value::Null };
         let Some((first, rest)) = input.path.split_first() else {
-            let entries = source.iter().map(|(key, value)| (key.clone(), value.into()));
-            return JsonTree::Object(entries.collect()).value(Numbers::Doubles);
+            return JsonTree::Object(entries(source)).value(Numbers::Doubles);
         };
         let mut found = source.get(&**first);
         for key in rest {
@@ -265,4 +382,10 @@ impl Wish<'_> {
         }
         found.map_or(Value::Null, |found| JsonTree::from(found).value(Numbers::Doubles))
     }
+}
+
+/// The bytes that all combinations of these take.
+fn product(heads: &[Vec<u8>], tails: &[Vec<u8>]) -> usize {
+    let bytes = |list: &[Vec<u8>]| list.iter().map(|one| one.len() + size_of::<Vec<u8>>()).sum::<usize>();
+    bytes(heads).saturating_mul(tails.len()).saturating_add(bytes(tails).saturating_mul(heads.len()))
 }

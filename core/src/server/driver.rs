@@ -44,6 +44,11 @@ impl StreamDriver {
         framing: Framing,
         permit: StreamPermit,
     ) -> Result<Self> {
+        let (limit, subscriptions) = (inner.limits.subscriptions_per_stream, &request.streams);
+        if subscriptions.as_ref().is_some_and(|streams| streams.subscriptions.len() > limit) {
+            let message = format!("the request has more than {limit} subscriptions");
+            return Err(Error::invalid(message).with_code("PSYNC_S2305"));
+        }
         let session = ServerSession::new(&identity, &request, inner.limits.session, inner.clock.now())?;
         let membership = inner.fan_out.join();
         let client = ClientKey::new(&identity, request.client_id.as_deref());
@@ -169,20 +174,13 @@ impl StreamDriver {
                 override_priority: requested.override_priority.map(crate::bucket::BucketPriority),
             })
             .collect();
-        let resolved = config.resolve(&ConfigRequest {
+        let request = ConfigRequest {
             identity: &self.identity,
             parameters: &self.request.parameters,
             include_defaults: self.request.streams.as_ref().is_none_or(|streams| streams.include_defaults),
             subscriptions: &subscriptions,
-        });
-        let limit = self.inner.limits.buckets_per_stream;
-        if resolved.buckets.len() > limit {
-            return Err(Error::invalid(format!(
-                "this user's streams yield {} buckets, more than the limit of {limit}",
-                resolved.buckets.len()
-            ))
-            .with_code("PSYNC_S2305"));
-        }
+        };
+        let resolved = config.resolve_within(&request, self.inner.limits.buckets_per_stream)?;
         let reason = |reason: &Reason| match *reason {
             Reason::Default(index) => SubscriptionReason::Default(u32::try_from(index).unwrap_or(u32::MAX)),
             Reason::Subscription(index) => SubscriptionReason::Subscription(u32::try_from(index).unwrap_or(u32::MAX)),

@@ -33,13 +33,20 @@ pub struct ServiceLimits {
     pub streams: usize,
     /// Buckets of one stream; more end it with `PSYNC_S2305`. Default 10 000.
     pub buckets_per_stream: usize,
+    /// Explicit subscriptions of one stream; a request with more is refused with `PSYNC_S2305` (400). Default 1000.
+    pub subscriptions_per_stream: usize,
     /// Limits of each stream.
     pub session: SessionLimits,
 }
 
 impl Default for ServiceLimits {
     fn default() -> Self {
-        Self { streams: 20_000, buckets_per_stream: 10_000, session: SessionLimits::default() }
+        Self {
+            streams: 20_000,
+            buckets_per_stream: 10_000,
+            subscriptions_per_stream: 1_000,
+            session: SessionLimits::default(),
+        }
     }
 }
 
@@ -117,7 +124,7 @@ impl SyncService {
     /// that may wait for the client: then it never holds up other streams.
     ///
     /// # Errors
-    /// `Invalid` for a malformed request; `Unavailable` with `PSYNC_S2304` if there are too many streams, with
+    /// `Invalid` for a malformed request and one with too many subscriptions; `Unavailable` with `PSYNC_S2304` if there are too many streams, with
     /// `PSYNC_S2003` if the service closes.
     pub fn stream(
         &self,
