@@ -1,11 +1,13 @@
 //! One stream of checkpoints for all sessions: each checkpoint is looked at once, and wakes only whom it concerns.
 //!
-//! There is no runtime here to drive the store's stream, so one of the waiting sessions does: the *leader*. A session leads
-//! only while it waits; when it stops waiting, or is dropped, another one is woken to lead. Every session also has a timer
-//! of its own (the keepalive), so that a leader that is never polled delays others by that at most.
+//! There is no runtime here to drive the store's stream, so the sessions do, each whenever it is polled. When the store has
+//! something new it wakes a few of those that wait, in turn, and whoever is polled first takes it for all. One that was
+//! woken and goes away instead wakes another one; those that are woken and never polled are not chosen again. Every session
+//! also has a timer of its own (the keepalive), so that nobody depends on another one being polled.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
@@ -18,11 +20,15 @@ use crate::checkpoint::{ChangeSet, Changes, Checkpoint, Published};
 use crate::error::{Error, Result};
 use crate::write_checkpoint::ClientKey;
 
+/// Members that the store wakes at once: more than one, because one may never be polled again.
+const WOKEN: usize = 4;
+
 /// The hub of all sessions of a service.
 pub(super) struct FanOut {
     store: Arc<dyn BucketStore>,
     state: Mutex<State>,
-    leader_waker: Arc<LeaderWaker>,
+    waiters: Arc<Waiters>,
+    closed: AtomicBool,
 }
 
 #[derive(Default)]
@@ -33,15 +39,12 @@ struct State {
     members: BTreeMap<u64, Member>,
     by_bucket: HashMap<BucketId, BTreeSet<u64>>,
     by_client: HashMap<ClientKey, BTreeSet<u64>>,
-    /// Members that wait, by number: candidates for leadership.
-    waiting: BTreeSet<u64>,
-    leader: Option<u64>,
-    closed: bool,
+    /// Members that have not said yet what concerns them.
+    undecided: BTreeSet<u64>,
 }
 
 #[derive(Default)]
 struct Member {
-    waker: Option<Waker>,
     /// What happened since it last took an update.
     pending: Option<Touched>,
     /// `None` until it has said what concerns it: everything, so far.
@@ -53,16 +56,77 @@ struct Interest {
     client: ClientKey,
 }
 
-/// Wakes whoever leads; it has a lock of its own, since a stream may wake its poller from within `poll`.
+/// Members that wait. It has a lock of its own, since a stream may wake its poller from within `poll`.
 #[derive(Default)]
-struct LeaderWaker(Mutex<Option<Waker>>);
+struct Waiters(Mutex<Waiting>);
 
-impl Wake for LeaderWaker {
-    fn wake(self: Arc<Self>) {
-        let waker = lock(&self.0).clone();
-        if let Some(waker) = waker {
-            waker.wake();
+#[derive(Default)]
+struct Waiting {
+    wakers: BTreeMap<u64, Waker>,
+    /// Whom to wake next, so that all have their turn.
+    turn: u64,
+    /// The store has something new, and nobody has looked since.
+    owed: bool,
+}
+
+impl Waiting {
+    /// Takes the wakers of so many.
+    fn take_some(&mut self, count: usize) -> Vec<Waker> {
+        let mut taken = Vec::new();
+        while taken.len() < count {
+            let next = self.wakers.range(self.turn..).next().or_else(|| self.wakers.first_key_value());
+            let Some((&number, _)) = next else { break };
+            self.turn = number + 1;
+            taken.extend(self.wakers.remove(&number));
         }
+        taken
+    }
+}
+
+impl Waiters {
+    fn enter(&self, number: u64, waker: &Waker) {
+        lock(&self.0).wakers.insert(number, waker.clone());
+    }
+
+    /// A member does something else now; if it was to look at the store's stream, another one is.
+    fn leave(&self, number: u64) {
+        let woken = {
+            let mut waiting = lock(&self.0);
+            waiting.wakers.remove(&number);
+            if waiting.owed { waiting.take_some(1) } else { Vec::new() }
+        };
+        woken.into_iter().for_each(Waker::wake);
+    }
+
+    fn wake_these(&self, numbers: &[u64]) {
+        if numbers.is_empty() {
+            return;
+        }
+        let woken: Vec<Waker> = {
+            let mut waiting = lock(&self.0);
+            numbers.iter().filter_map(|number| waiting.wakers.remove(number)).collect()
+        };
+        woken.into_iter().for_each(Waker::wake);
+    }
+
+    fn wake_all(&self) {
+        let wakers = std::mem::take(&mut lock(&self.0).wakers);
+        wakers.into_values().for_each(Waker::wake);
+    }
+
+    fn set_owed(&self, owed: bool) {
+        lock(&self.0).owed = owed;
+    }
+}
+
+impl Wake for Waiters {
+    fn wake(self: Arc<Self>) {
+        let woken = {
+            let mut waiting = lock(&self.0);
+            waiting.owed = true;
+            waiting.take_some(WOKEN)
+        };
+        woken.into_iter().for_each(Waker::wake);
     }
 }
 
@@ -75,7 +139,7 @@ pub(super) enum Notice {
 
 impl FanOut {
     pub(super) fn new(store: Arc<dyn BucketStore>) -> Self {
-        Self { store, state: Mutex::default(), leader_waker: Arc::default() }
+        Self { store, state: Mutex::default(), waiters: Arc::default(), closed: AtomicBool::new(false) }
     }
 
     /// Joins as a member that is concerned by everything until it says otherwise.
@@ -84,63 +148,55 @@ impl FanOut {
         let number = state.next_member;
         state.next_member += 1;
         let pending = state.latest.is_some().then_some(Touched::Unknown);
-        state.members.insert(number, Member { pending, ..Member::default() });
+        state.members.insert(number, Member { pending, interest: None });
+        state.undecided.insert(number);
         Membership { hub: Arc::clone(self), number }
     }
 
     /// Ends all waiting, now and later.
     pub(super) fn close(&self) {
-        let wakers: Vec<Waker> = {
-            let mut state = lock(&self.state);
-            state.closed = true;
-            state.stream = None;
-            state.members.values_mut().filter_map(|member| member.waker.take()).collect()
-        };
-        wakers.into_iter().for_each(Waker::wake);
+        self.closed.store(true, Ordering::Release);
+        let stream = lock(&self.state).stream.take();
+        drop(stream);
+        self.waiters.wake_all();
     }
 
-    fn poll_notice(&self, number: u64, cx: &mut Context<'_>) -> Poll<Result<Notice>> {
+    /// Takes what is new from the store, for all, and the notice of this member.
+    fn look(&self, number: u64) -> Result<Option<Notice>> {
+        let mut noted = Vec::new();
         let mut state = lock(&self.state);
-        if state.closed {
-            return Poll::Ready(Ok(Notice::Closing));
+        if self.closed.load(Ordering::Acquire) {
+            return Ok(Some(Notice::Closing));
         }
-        let mut to_wake = Vec::new();
-        let outcome = loop {
-            if let Some(notice) = state.take_notice(number) {
-                break Poll::Ready(Ok(notice));
-            }
-            if state.leader.is_some_and(|leader| leader != number) {
-                break Poll::Pending;
-            }
-            state.leader = Some(number);
-            *lock(&self.leader_waker.0) = Some(cx.waker().clone());
-            let waker = Waker::from(Arc::clone(&self.leader_waker));
-            let mut leader_cx = Context::from_waker(&waker);
+        let driven = self.drive(&mut state, &mut noted);
+        let notice = state.take_notice(number);
+        drop(state);
+        noted.retain(|noted| *noted != number);
+        self.waiters.wake_these(&noted);
+        match notice {
+            Some(notice) => Ok(Some(notice)),
+            None => driven.map(|()| None),
+        }
+    }
+
+    fn drive(&self, state: &mut State, noted: &mut Vec<u64>) -> Result<()> {
+        // What comes from here on is owed anew.
+        self.waiters.set_owed(false);
+        let waker = Waker::from(Arc::clone(&self.waiters));
+        let mut cx = Context::from_waker(&waker);
+        let error = loop {
             let stream = state.stream.get_or_insert_with(|| self.store.checkpoints());
-            match stream.as_mut().poll_next(&mut leader_cx) {
-                Poll::Pending => break Poll::Pending,
-                Poll::Ready(Some(Ok(published))) => state.distribute(published, &mut to_wake),
-                Poll::Ready(Some(Err(error))) => {
-                    state.stream = None;
-                    break Poll::Ready(Err(error));
-                }
-                Poll::Ready(None) => {
-                    state.stream = None;
-                    break Poll::Ready(Err(Error::unavailable("the store ended its stream of checkpoints")));
-                }
+            match stream.as_mut().poll_next(&mut cx) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(Some(Ok(published))) => state.distribute(published, noted),
+                Poll::Ready(Some(Err(error))) => break error,
+                Poll::Ready(None) => break Error::unavailable("the store ended its stream of checkpoints"),
             }
         };
-        if outcome.is_pending() {
-            state.waiting.insert(number);
-            if let Some(member) = state.members.get_mut(&number) {
-                member.waker = Some(cx.waker().clone());
-            }
-        } else {
-            to_wake.extend(state.stop_waiting(number));
-        }
-        drop(state);
-        to_wake.into_iter().for_each(Waker::wake);
-        outcome
+        state.stream = None;
+        // Nobody listens to the store now; whoever waits must begin anew.
+        self.waiters.set_owed(true);
+        Err(error)
     }
 }
 
@@ -152,22 +208,23 @@ impl State {
     }
 
     /// Notes a checkpoint for whom it concerns.
-    fn distribute(&mut self, published: Published, to_wake: &mut Vec<Waker>) {
+    fn distribute(&mut self, published: Published, noted: &mut Vec<u64>) {
         let config_changed =
             self.latest.as_ref().is_none_or(|latest| !Arc::ptr_eq(&latest.config, &published.checkpoint.config))
                 || self.latest.as_ref().is_some_and(|latest| latest.generation != published.checkpoint.generation);
         self.latest = Some(published.checkpoint);
         match published.changes {
-            Changes::These(changes) if !config_changed => self.distribute_changes(&changes, to_wake),
+            Changes::These(changes) if !config_changed => self.distribute_changes(&changes, noted),
             _ => {
-                for member in self.members.values_mut() {
-                    member.note(Touched::Unknown, to_wake);
+                for (number, member) in &mut self.members {
+                    member.note(Touched::Unknown);
+                    noted.push(*number);
                 }
             }
         }
     }
 
-    fn distribute_changes(&mut self, changes: &ChangeSet, to_wake: &mut Vec<Waker>) {
+    fn distribute_changes(&mut self, changes: &ChangeSet, noted: &mut Vec<u64>) {
         let mut touched: BTreeMap<u64, (Vec<BucketId>, bool)> = BTreeMap::new();
         for bucket in &changes.buckets {
             for number in self.by_bucket.get(bucket).into_iter().flatten() {
@@ -181,26 +238,16 @@ impl State {
         }
         for (number, (buckets, write_checkpoint)) in touched {
             if let Some(member) = self.members.get_mut(&number) {
-                member.note(Touched::These { buckets, write_checkpoint }, to_wake);
+                member.note(Touched::These { buckets, write_checkpoint });
+                noted.push(number);
             }
         }
-        for member in self.members.values_mut().filter(|member| member.interest.is_none()) {
-            member.note(Touched::Unknown, to_wake);
+        for number in &self.undecided {
+            if let Some(member) = self.members.get_mut(number) {
+                member.note(Touched::Unknown);
+                noted.push(*number);
+            }
         }
-    }
-
-    /// A member does something else now. Returns the waker of the one that is to lead instead.
-    fn stop_waiting(&mut self, number: u64) -> Option<Waker> {
-        self.waiting.remove(&number);
-        if let Some(member) = self.members.get_mut(&number) {
-            member.waker = None;
-        }
-        if self.leader != Some(number) {
-            return None;
-        }
-        self.leader = None;
-        // One without a waker has been woken already and will wait, and lead, again, or go; it must not be counted on.
-        self.waiting.iter().find_map(|number| self.members.get(number)?.waker.clone())
     }
 
     fn forget_interest(&mut self, number: u64) {
@@ -213,12 +260,11 @@ impl State {
 }
 
 impl Member {
-    fn note(&mut self, touched: Touched, to_wake: &mut Vec<Waker>) {
+    fn note(&mut self, touched: Touched) {
         match &mut self.pending {
             None => self.pending = Some(touched),
             Some(pending) => pending.merge(touched),
         }
-        to_wake.extend(self.waker.take());
     }
 }
 
@@ -249,11 +295,12 @@ impl Membership {
         if let Some(member) = state.members.get_mut(&self.number) {
             member.interest = Some(Interest { buckets, client });
         }
+        state.undecided.remove(&self.number);
     }
 
     /// The next checkpoint that concerns this member.
     ///
-    /// Cancel safe: what was noted stays noted, and leadership passes on.
+    /// Cancel safe: what was noted stays noted, and another one looks at the store instead.
     pub(super) fn next(&self) -> NextNotice<'_> {
         NextNotice { membership: self }
     }
@@ -261,21 +308,15 @@ impl Membership {
 
 impl Drop for Membership {
     fn drop(&mut self) {
-        let waker = {
-            let mut state = lock(&self.hub.state);
-            state.forget_interest(self.number);
-            let waker = state.stop_waiting(self.number);
-            state.members.remove(&self.number);
-            if state.members.is_empty() {
-                // Nobody is left to read it; the next member begins anew, with `Unknown`.
-                state.stream = None;
-                state.latest = None;
-            }
-            waker
-        };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        let mut state = lock(&self.hub.state);
+        state.forget_interest(self.number);
+        state.undecided.remove(&self.number);
+        state.members.remove(&self.number);
+        // If nobody is left to read it; the next member begins anew, with `Unknown`.
+        let unread = if state.members.is_empty() { (state.stream.take(), state.latest.take()) } else { (None, None) };
+        drop(state);
+        drop(unread);
+        self.hub.waiters.leave(self.number);
     }
 }
 
@@ -287,16 +328,22 @@ pub(super) struct NextNotice<'a> {
 impl std::future::Future for NextNotice<'_> {
     type Output = Result<Notice>;
     fn poll(self: std::pin::Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.membership.hub.poll_notice(self.membership.number, cx)
+        let Membership { hub, number } = self.membership;
+        // Before looking, so that nothing is missed that comes in between.
+        hub.waiters.enter(*number, cx.waker());
+        match hub.look(*number).transpose() {
+            None => Poll::Pending,
+            Some(found) => {
+                hub.waiters.leave(*number);
+                Poll::Ready(found)
+            }
+        }
     }
 }
 
 impl Drop for NextNotice<'_> {
     fn drop(&mut self) {
-        let waker = lock(&self.membership.hub.state).stop_waiting(self.membership.number);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        self.membership.hub.waiters.leave(self.membership.number);
     }
 }
 
@@ -315,3 +362,6 @@ impl fmt::Debug for Membership {
         f.debug_struct("Membership").field("number", &self.number).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;
