@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::future::{self, Either, FutureExt};
+use futures::future::{self, Either};
 
 use super::event::{CheckpointUpdate, ResolvedStreams, ServerCommand, ServerEvent, ServerLine, Touched};
 use super::fan_out::{Membership, Notice};
@@ -11,7 +11,7 @@ use super::service::{Inner, StreamPermit};
 use super::session::ServerSession;
 use super::wanted::WantedBucket;
 use crate::bucket::Generation;
-use crate::checkpoint::{Checkpoint, DeployedConfig};
+use crate::checkpoint::Checkpoint;
 use crate::config::{ConfigRequest, Reason, StreamSubscription, SubscriptionRef};
 use crate::error::{Error, Result};
 use crate::identity::Identity;
@@ -30,7 +30,7 @@ pub(super) struct StreamDriver {
     request: SyncRequest,
     client: ClientKey,
     framing: Framing,
-    resolved_with: Option<(Generation, Arc<DeployedConfig>)>,
+    resolved_at: Option<Generation>,
     buffer: Vec<u8>,
     ended: bool,
     _permit: StreamPermit,
@@ -60,7 +60,7 @@ impl StreamDriver {
             request,
             client,
             framing,
-            resolved_with: None,
+            resolved_at: None,
             buffer: Vec::new(),
             ended: false,
             _permit: permit,
@@ -85,40 +85,44 @@ impl StreamDriver {
     /// Runs until there are bytes to send and nothing more without waiting, or until the end.
     async fn fill(&mut self) -> Result<()> {
         loop {
-            while let Some(command) = self.session.poll() {
-                match command {
-                    ServerCommand::Send(line) => self.encode(&line),
-                    ServerCommand::Describe { at, buckets } => {
-                        let store = &self.inner.store;
-                        let clients = std::slice::from_ref(&self.client);
-                        let generation = self.generation()?;
-                        let checksums = self.inner.reads.checksums(generation, at, &buckets).await?;
-                        let write_checkpoint = store.write_checkpoints(at, clients).await?.pop().flatten();
-                        self.tell(ServerEvent::Described { checksums, write_checkpoint })?;
-                    }
-                    ServerCommand::Read(requests) => {
-                        let chunks = self.inner.reads.read(self.generation()?, &requests).await?;
-                        self.tell(ServerEvent::Read(chunks))?;
-                    }
-                    ServerCommand::Close => {
-                        self.ended = true;
-                        return Ok(());
-                    }
+            self.look()?;
+            match self.session.poll() {
+                Some(ServerCommand::Send(line)) => self.encode(&line),
+                Some(ServerCommand::Describe { at, buckets }) => {
+                    let store = &self.inner.store;
+                    let clients = std::slice::from_ref(&self.client);
+                    let generation = self.generation()?;
+                    let checksums = self.inner.reads.checksums(generation, at, &buckets).await?;
+                    let write_checkpoint = store.write_checkpoints(at, clients).await?.pop().flatten();
+                    self.tell(ServerEvent::Described { checksums, write_checkpoint })?;
                 }
-                if self.buffer.len() >= COALESCE {
+                Some(ServerCommand::Read(requests)) => {
+                    let chunks = self.inner.reads.read(self.generation()?, &requests).await?;
+                    self.tell(ServerEvent::Read(chunks))?;
+                }
+                Some(ServerCommand::Close) => {
+                    self.ended = true;
                     return Ok(());
                 }
+                None if self.buffer.is_empty() => self.wait().await?,
+                None => return Ok(()),
             }
-            if self.session.wants_checkpoint()
-                && let Some(notice) = self.membership.next().now_or_never()
-            {
-                self.notice(notice?)?;
-                continue;
-            }
-            if !self.buffer.is_empty() {
+            if self.buffer.len() >= COALESCE {
                 return Ok(());
             }
-            self.wait().await?;
+        }
+    }
+
+    /// Looks for what does not wait for the end of a download: a newer checkpoint, once the session may be interrupted,
+    /// what time brings, and the end of the service.
+    fn look(&mut self) -> Result<()> {
+        let (now, wall) = (self.inner.clock.now(), self.inner.clock.wall());
+        if self.session.poll_timeout(now, wall) <= now {
+            self.session.handle(now, wall, ServerEvent::Tick)?;
+        }
+        match self.membership.look(self.session.wants_checkpoint())? {
+            Some(notice) => self.notice(notice),
+            None => Ok(()),
         }
     }
 
@@ -146,7 +150,11 @@ impl StreamDriver {
         match notice {
             Notice::Closing => self.tell(ServerEvent::Closing),
             Notice::Checkpoint { checkpoint, touched } => {
-                let resolved = self.resolve(&checkpoint)?;
+                // Once: with another config or store the session ends.
+                let resolved = match self.resolved_at {
+                    None => Some(self.resolve(&checkpoint)?),
+                    Some(_) => None,
+                };
                 // Whatever changed while the buckets were not known yet must be looked at.
                 let touched = if resolved.is_some() { Touched::Unknown } else { touched };
                 self.tell(ServerEvent::Checkpoint(CheckpointUpdate { checkpoint, touched, resolved }))
@@ -154,14 +162,8 @@ impl StreamDriver {
         }
     }
 
-    /// Resolves the request with the config of the checkpoint, unless that was done.
-    fn resolve(&mut self, checkpoint: &Checkpoint) -> Result<Option<Arc<ResolvedStreams>>> {
-        let known = self.resolved_with.as_ref().is_some_and(|(generation, config)| {
-            *generation == checkpoint.generation && Arc::ptr_eq(config, &checkpoint.config)
-        });
-        if known {
-            return Ok(None);
-        }
+    /// Resolves the request with the config of the checkpoint.
+    fn resolve(&mut self, checkpoint: &Checkpoint) -> Result<Arc<ResolvedStreams>> {
         let config = self.inner.compiled(&checkpoint.config)?;
         let subscriptions: Vec<StreamSubscription> = self
             .request
@@ -213,14 +215,13 @@ impl StreamDriver {
         let resolved = ResolvedStreams { buckets, streams: streams.collect() };
         let interest = resolved.buckets.iter().map(|bucket| bucket.id.clone()).collect();
         self.membership.set_interest(interest, self.client.clone());
-        self.resolved_with = Some((checkpoint.generation, Arc::clone(&checkpoint.config)));
-        Ok(Some(Arc::new(resolved)))
+        self.resolved_at = Some(checkpoint.generation);
+        Ok(Arc::new(resolved))
     }
 
-    /// The store's generation, as of the checkpoint that is being sent.
+    /// The generation of the store that this stream is of.
     fn generation(&self) -> Result<Generation> {
-        let resolved = self.resolved_with.as_ref().map(|(generation, _)| *generation);
-        resolved.ok_or_else(|| Error::internal("a stream reads before it has resolved its buckets"))
+        self.resolved_at.ok_or_else(|| Error::internal("a stream reads before it has resolved its buckets"))
     }
 
     fn encode(&mut self, line: &ServerLine) {

@@ -298,6 +298,14 @@ impl Membership {
         state.undecided.remove(&self.number);
     }
 
+    /// What [`next`](Self::next) would give at once. For one that does not want a checkpoint now there is only the end.
+    pub(super) fn look(&self, wants_checkpoint: bool) -> Result<Option<Notice>> {
+        if !wants_checkpoint {
+            return Ok(self.hub.closed.load(Ordering::Acquire).then_some(Notice::Closing));
+        }
+        self.hub.look(self.number)
+    }
+
     /// The next checkpoint that concerns this member.
     ///
     /// Cancel safe: what was noted stays noted, and another one looks at the store instead.

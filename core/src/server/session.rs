@@ -26,8 +26,10 @@ use crate::write_checkpoint::WriteCheckpoint;
 const KEEPALIVE: Duration = Duration::from_secs(20);
 /// Clients fetch a new token when so much is left.
 const EXPIRY_WARNING: Duration = Duration::from_secs(20);
-/// With more operations than this sent for a checkpoint, a newer one may interrupt it.
-const INTERRUPTIBLE_AFTER: u64 = 1_000;
+/// With more operations than this sent for a checkpoint, a newer one may interrupt it,
+const INTERRUPTIBLE_AFTER: usize = 1_000;
+/// or with more bytes of them.
+const INTERRUPTIBLE_BYTES: usize = 1 << 20;
 
 /// Limits of one stream.
 #[derive(Debug, Clone, Copy)]
@@ -73,7 +75,7 @@ enum State {
     /// Sums were asked for.
     Describing { checkpoint: Checkpoint, asked: Vec<usize> },
     /// Operations are being sent.
-    Sending { checkpoint: Checkpoint, reading: Vec<usize>, sent: u64 },
+    Sending { checkpoint: Checkpoint, reading: Vec<usize>, sent: usize, bytes: usize },
 }
 
 impl ServerSession {
@@ -126,7 +128,10 @@ impl ServerSession {
         match &self.state {
             State::Idle => true,
             State::Describing { .. } => false,
-            State::Sending { sent, .. } => *sent >= INTERRUPTIBLE_AFTER && self.waiting.is_none(),
+            State::Sending { sent, bytes, .. } => {
+                let long = *sent >= INTERRUPTIBLE_AFTER || *bytes >= INTERRUPTIBLE_BYTES;
+                long && self.waiting.is_none()
+            }
         }
     }
 
@@ -184,6 +189,18 @@ impl ServerSession {
     }
 
     fn checkpoint(&mut self, update: CheckpointUpdate) {
+        let CheckpointUpdate { checkpoint, .. } = &update;
+        match &self.origin {
+            None => self.origin = Some((checkpoint.generation, Arc::clone(&checkpoint.config))),
+            Some((generation, config)) => {
+                let same_config = Arc::ptr_eq(config, &checkpoint.config) || **config == *checkpoint.config;
+                if *generation != checkpoint.generation || !same_config {
+                    // The client connects again and is resolved anew from its first line on.
+                    self.close();
+                    return;
+                }
+            }
+        }
         match &self.state {
             State::Idle => self.begin(update),
             State::Describing { .. } | State::Sending { .. } => match &mut self.waiting {
@@ -202,17 +219,6 @@ impl ServerSession {
     /// Starts on a checkpoint: finds out what to describe.
     fn begin(&mut self, update: CheckpointUpdate) {
         let CheckpointUpdate { checkpoint, touched, resolved } = update;
-        match &self.origin {
-            None => self.origin = Some((checkpoint.generation, Arc::clone(&checkpoint.config))),
-            Some((generation, config)) => {
-                let same_config = Arc::ptr_eq(config, &checkpoint.config) || **config == *checkpoint.config;
-                if *generation != checkpoint.generation || !same_config {
-                    // The client connects again and is resolved anew from its first line on.
-                    self.close();
-                    return;
-                }
-            }
-        }
         if let Some(resolved) = resolved {
             self.adopt(&resolved);
         }
@@ -293,7 +299,7 @@ impl ServerSession {
             })
         };
         self.commands.push_back(ServerCommand::Send(line));
-        self.state = State::Sending { checkpoint, reading: Vec::new(), sent: 0 };
+        self.state = State::Sending { checkpoint, reading: Vec::new(), sent: 0, bytes: 0 };
         self.go_on()
     }
 
@@ -326,7 +332,7 @@ impl ServerSession {
     }
 
     fn read(&mut self, answers: Vec<OperationChunk>) -> Result<()> {
-        let State::Sending { checkpoint, reading, sent } = &mut self.state else {
+        let State::Sending { checkpoint, reading, sent, bytes } = &mut self.state else {
             return Err(Error::internal("operations came that nobody asked for"));
         };
         if reading.len() != answers.len() {
@@ -340,7 +346,8 @@ impl ServerSession {
             let bucket = &mut self.buckets[index];
             for line in data_lines(bucket, &answer, self.limits.line_operations) {
                 if let ServerLine::Data { chunks, .. } = &line {
-                    *sent += chunks.iter().map(|(_, range)| range.len() as u64).sum::<u64>();
+                    *sent += chunks.iter().map(|(_, range)| range.len()).sum::<usize>();
+                    *bytes += chunks.iter().map(|(chunk, range)| chunk.body_size(range.clone())).sum::<usize>();
                 }
                 self.commands.push_back(ServerCommand::Send(line));
             }
