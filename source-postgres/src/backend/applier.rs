@@ -277,7 +277,10 @@ impl<'a> Applier<'a> {
     /// Judges what was written, now that it is known exactly.
     async fn check(&mut self, plan: &Plan<'_>, before: Option<Object>, answer: Option<&Row>) -> Result<(), Stop> {
         if plan.table.sight() == Sight::Nothing {
-            return Ok(());
+            return match plan.table.rule.is_read_only() {
+                true => Err(Stop::Refused(not_allowed(&plan.table.name))),
+                false => Ok(()),
+            };
         }
         match (plan.kind, answer) {
             (WriteKind::Put, Some(row)) => {

@@ -134,11 +134,36 @@ impl WriteRule {
         }
     }
 
+    /// Whether it allows nothing, whoever writes whatever.
     pub(crate) fn is_read_only(&self) -> bool {
-        matches!(self.0, Kind::ReadOnly)
+        self.constant() == Some(false)
     }
 
+    /// What it says whatever the write is, if that can be told.
+    fn constant(&self) -> Option<bool> {
+        match &self.0 {
+            Kind::Everyone => Some(true),
+            Kind::ReadOnly => Some(false),
+            Kind::Owner(_) | Kind::Check(_) => None,
+            Kind::And(both) => match (both.0.constant(), both.1.constant()) {
+                (Some(false), _) | (_, Some(false)) => Some(false),
+                (Some(true), other) | (other, Some(true)) => other,
+                (None, None) => None,
+            },
+            Kind::Or(either) => match (either.0.constant(), either.1.constant()) {
+                (Some(true), _) | (_, Some(true)) => Some(true),
+                (Some(false), other) | (other, Some(false)) => other,
+                (None, None) => None,
+            },
+        }
+    }
+
+    /// What it looks at. Nothing only if it says the same of every write ([`is_read_only`](Self::is_read_only) tells
+    /// what): whoever applies writes need not ask it then.
     pub(crate) fn sight(&self) -> Sight {
+        if self.constant().is_some() {
+            return Sight::Nothing;
+        }
         match &self.0 {
             Kind::Everyone | Kind::ReadOnly => Sight::Nothing,
             Kind::Owner(column) => Sight::Columns(vec![column.clone()]),
@@ -231,5 +256,48 @@ mod tests {
         assert_eq!(rule.sight(), Sight::Columns(vec!["a".into(), "b".into()]));
         assert_eq!(rule.and(WriteRule::check(|_| true)).sight(), Sight::Row);
         assert_eq!(WriteRule::everyone().sight(), Sight::Nothing);
+    }
+
+    /// A rule, and what it is said to allow: by hand, beside the code under test.
+    type Told = (WriteRule, bool);
+
+    fn leaves() -> Vec<Told> {
+        vec![
+            (WriteRule::everyone(), true),
+            (WriteRule::read_only(), false),
+            (WriteRule::owner("mine"), true),
+            (WriteRule::owner("other"), false),
+            (WriteRule::check(|_| true), true),
+            (WriteRule::check(|_| false), false),
+        ]
+    }
+
+    fn combined(left: &[Told], right: &[Told]) -> Vec<Told> {
+        let pairs = left.iter().flat_map(|a| right.iter().map(move |b| (a, b)));
+        pairs
+            .flat_map(|(a, b)| [(a.0.clone().and(b.0.clone()), a.1 && b.1), (a.0.clone().or(b.0.clone()), a.1 || b.1)])
+            .collect()
+    }
+
+    #[test]
+    fn every_tree_of_rules_allows_what_its_leaves_say_and_is_asked_unless_it_is_constant() {
+        let leaves = leaves();
+        let pairs = combined(&leaves, &leaves);
+        let mut trees = combined(&pairs, &leaves);
+        trees.extend(combined(&leaves, &pairs));
+        trees.extend(combined(&pairs, &pairs));
+        trees.extend(pairs);
+        trees.extend(leaves);
+        let anna = Identity::new("anna");
+        let row = json!({"mine": "anna", "other": "ben"});
+        for (rule, expected) in trees {
+            assert_eq!(allows(&rule, &anna, row.clone(), row.clone()), expected, "{rule:?}");
+            if rule.sight() == Sight::Nothing {
+                // It is not asked about writes, so this is all that stands between a client and the table.
+                assert_eq!(rule.is_read_only(), !expected, "{rule:?}");
+            } else {
+                assert!(!rule.is_read_only(), "{rule:?}");
+            }
+        }
     }
 }

@@ -121,6 +121,25 @@ async fn tables_and_columns_that_are_not_named_cannot_be_written() {
 }
 
 #[tokio::test]
+async fn a_table_that_is_read_only_stays_so_in_a_combination() {
+    let owner = || WriteRule::owner("owner_id");
+    for rule in [
+        WriteRule::read_only().and(WriteRule::everyone()),
+        WriteRule::everyone().and(WriteRule::read_only()),
+        WriteRule::read_only().or(WriteRule::read_only()),
+        WriteRule::everyone().and(WriteRule::read_only().and(owner())),
+    ] {
+        let bench = Bench::new(TABLES).await.with(|backend| backend.table("lists", rule.clone()));
+        let write = put("lists", "l", json!({"name": "n", "owner_id": "anna"}));
+        assert_eq!(bench.rejected("anna", json!([write])).await, "table `lists` is read-only", "{rule:?}");
+        assert!(bench.rows("SELECT 1 FROM lists").await.is_empty());
+    }
+    let bench = Bench::new(TABLES).await.with(|backend| backend.table("lists", WriteRule::read_only().or(owner())));
+    bench.applied("anna", json!([put("lists", "l", json!({"name": "n", "owner_id": "anna"}))])).await;
+    bench.rejected("ben", json!([delete("lists", "l")])).await;
+}
+
+#[tokio::test]
 async fn custom_rules_see_identity_and_both_rows() {
     let bench = Bench::new(TABLES).await.with(|backend| {
         let rule = WriteRule::check(|write| {
