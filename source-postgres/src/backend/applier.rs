@@ -148,7 +148,7 @@ impl<'a> Applier<'a> {
             let ids: Vec<&str> = ids.iter().copied().collect();
             self.connection.client().execute(&statement, &[&ids]).await.map_err(|error| match error.as_db_error() {
                 // An id that is none; that tells nothing about rows.
-                Some(db) if judge(db.code()) == Verdict::Refused => Stop::Refused(reason(Some(&plan.table.name), db)),
+                Some(db) if judge(db) == Verdict::Refused => Stop::Refused(reason(Some(&plan.table.name), db)),
                 _ => stop(error),
             })?;
         }
@@ -335,7 +335,7 @@ pub(crate) async fn may_know(
         None if table.sight() != Sight::Nothing => match client.query(&statement::read(&plan), &[&write.id]).await {
             Ok(rows) => rows.first().map_or(Ok(None), |row| object(row, 0))?,
             // The id itself does not fit: there is no row to tell about.
-            Err(error) if error.as_db_error().is_some_and(|db| judge(db.code()) == Verdict::Refused) => None,
+            Err(error) if error.as_db_error().is_some_and(|db| judge(db) == Verdict::Refused) => None,
             Err(error) => return Err(database_error(error)),
         },
         before => before,
@@ -416,7 +416,7 @@ impl From<Error> for Stop {
 
 /// What an error that no write is to blame for means for the attempt.
 pub(crate) fn stop(error: tokio_postgres::Error) -> Stop {
-    let verdict = error.as_db_error().map(|db| judge(db.code()));
+    let verdict = error.as_db_error().map(|db| judge(db));
     let error = database_error(error);
     match verdict {
         Some(Verdict::TryAgain) => Stop::TryAgain(error),
@@ -427,7 +427,7 @@ pub(crate) fn stop(error: tokio_postgres::Error) -> Stop {
 
 fn stop_at(write: usize, plan: &Plan<'_>, before: Option<Object>, error: tokio_postgres::Error) -> Stop {
     match error.as_db_error() {
-        Some(db) if judge(db.code()) == Verdict::Refused => {
+        Some(db) if judge(db) == Verdict::Refused => {
             Stop::RefusedByDatabase { write, before, reason: reason(Some(&plan.table.name), db) }
         }
         _ => stop(error),

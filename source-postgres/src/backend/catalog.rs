@@ -8,6 +8,7 @@ use syncline_core::{Error, Result};
 use tokio_postgres::Client;
 
 use crate::backend::refusal::database_error;
+use crate::backend::statement;
 use crate::backend::table_name::Quoted;
 use crate::backend::writable_table::WritableTable;
 use crate::backend::write_rule::Sight;
@@ -58,6 +59,44 @@ impl TableShape {
     pub(crate) fn column(&self, name: &str) -> Option<&Column> {
         if *self.id.name == *name { Some(&self.id) } else { self.columns.get(name) }
     }
+}
+
+/// Makes sure that the role may do what a writable table needs.
+///
+/// # Errors
+/// `Invalid` names the privileges that it lacks; `Unavailable`.
+pub(crate) async fn check_privileges(client: &Client, table: &WritableTable, shape: &TableShape) -> Result<()> {
+    if table.rule.is_read_only() {
+        return Ok(());
+    }
+    let id = &*shape.id.name;
+    let is_written = |column: &&Column| {
+        !column.generated && table.columns.as_ref().is_none_or(|listed| listed.contains(&column.name))
+    };
+    let mut written: Vec<&str> = shape.columns.values().filter(is_written).map(|column| &*column.name).collect();
+    written.sort_unstable();
+    let sight = table.sight();
+    let read: Vec<&str> = match &sight {
+        Sight::Nothing => Vec::new(),
+        Sight::Columns(columns) => columns.iter().map(|column| &**column).collect(),
+        Sight::Row => shape.columns.keys().map(|column| &**column).collect(),
+    };
+    let mut wanted = vec![("DELETE", None), ("SELECT", Some(id)), ("INSERT", Some(id))];
+    wanted.extend(read.into_iter().filter(|column| *column != id).map(|column| ("SELECT", Some(column))));
+    wanted.extend(written.iter().flat_map(|column| [("INSERT", Some(*column)), ("UPDATE", Some(*column))]));
+    let (privileges, columns): (Vec<&str>, Vec<Option<&str>>) = wanted.into_iter().unzip();
+    let rows =
+        client.query(statement::LACKING, &[&shape.table, &privileges, &columns]).await.map_err(database_error)?;
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let lacking: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
+    let message = format!(
+        "the backend's role may not write table {} as clients do: grant it {}",
+        shape.table,
+        lacking.join(", ")
+    );
+    Err(Error::invalid(message))
 }
 
 /// Tables that were looked up, by synced name.

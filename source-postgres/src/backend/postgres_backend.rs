@@ -8,7 +8,7 @@ use syncline_core::{ConflictResolver, Error, Identity, LocalTransaction, Result,
 use tokio::time::{sleep, timeout};
 
 use crate::backend::applier::{Applier, Stop, may_know, not_allowed, stop, unwritable};
-use crate::backend::catalog::Catalog;
+use crate::backend::catalog::{Catalog, check_privileges};
 use crate::backend::pool::{Connection, Pool};
 use crate::backend::refusal::{Verdict, database_error, judge, reason};
 use crate::backend::table_name::{Literal, TableName};
@@ -51,7 +51,10 @@ const ATTEMPTS: u32 = 6;
 /// own sentence is part of it only if the rule would have allowed the write, so that it tells nothing about rows of others.
 ///
 /// # Rights
-/// The role needs `SELECT`, `INSERT`, `UPDATE` and `DELETE` on the tables.
+/// The role needs `SELECT`, `INSERT`, `UPDATE` and `DELETE` on the tables, and `SELECT` and `INSERT` on an
+/// [idempotency table](Self::idempotency_table). Where one is missing, uploads fail and are repeated until it is granted;
+/// [`check`](Self::check) names it. What row level security refuses, or a trigger that raises `insufficient_privilege`, is
+/// rejected.
 #[derive(Debug, Clone)]
 pub struct PostgresBackend {
     options: Arc<Options>,
@@ -159,7 +162,8 @@ impl PostgresBackend {
         self
     }
 
-    /// Looks at the database: whether all named tables and columns are there. A check for the start of a program.
+    /// Looks at the database: whether all named tables and columns are there, and whether the role may write them. A check
+    /// for the start of a program.
     ///
     /// # Errors
     /// `Invalid` names what is missing; `Unavailable` if the database cannot be reached.
@@ -174,10 +178,19 @@ impl PostgresBackend {
                     let message = format!("table {} has no column `{column}`, which clients may write", shape.table);
                     return Err(Error::invalid(message));
                 }
+                check_privileges(connection.client(), table, &shape).await?;
             }
             if let Some(table) = &self.options.idempotency {
                 let sql = format!("SELECT user_id, client_id, op_id FROM {table} LIMIT 0");
                 connection.client().batch_execute(&sql).await.map_err(database_error)?;
+                let may_insert = "SELECT has_table_privilege($1::text::regclass, 'INSERT')";
+                let name = table.to_string();
+                let row = connection.client().query_one(may_insert, &[&name]).await.map_err(database_error)?;
+                if !row.get::<_, bool>(0) {
+                    return Err(Error::invalid(format!(
+                        "the backend's role may not write table {table}: grant it INSERT"
+                    )));
+                }
             }
             self.roll_back(connection).await
         };
@@ -189,7 +202,7 @@ impl PostgresBackend {
     /// # Errors
     /// `Unavailable` if the database is away, busy or too slow, or if the same rows are written again and again: the
     /// client tries again. `Invalid` if the backend is set up in a way that does not fit the database (a table or the
-    /// unique index of its id is missing, a trigger's SQL is wrong): the client tries again too, until that is mended.
+    /// unique index of its id is missing, its role lacks a privilege, a trigger's SQL is wrong): the client tries again too, until that is mended.
     ///
     /// # Cancel safety
     /// Dropping the future rolls back, unless the commit is under way. A repetition is harmless.
@@ -282,7 +295,7 @@ impl PostgresBackend {
         let committed = connection.client().batch_execute("COMMIT").await;
         committed.map_err(|error| match error.as_db_error() {
             // A deferred constraint.
-            Some(db) if judge(db.code()) == Verdict::Refused => Stop::Refused(reason(None, db)),
+            Some(db) if judge(db) == Verdict::Refused => Stop::Refused(reason(None, db)),
             _ => stop(error),
         })
     }

@@ -16,11 +16,25 @@ pub(crate) enum Verdict {
     Unavailable,
 }
 
-/// Judges an error by its SQLSTATE. States that an application raises itself (`P0001` or its own) are refusals.
-pub(crate) fn judge(state: &SqlState) -> Verdict {
+/// Where Postgres raises what row level security refuses.
+const ROW_LEVEL_SECURITY: &str = "ExecWithCheckOptions";
+/// Where PL/pgSQL executes `RAISE`.
+const RAISE: &str = "exec_stmt_raise";
+
+/// Judges an error. States that an application raises itself (`P0001` or its own) are refusals.
+pub(crate) fn judge(error: &DbError) -> Verdict {
+    verdict(error.code(), error.routine())
+}
+
+fn verdict(state: &SqlState, routine: Option<&str>) -> Verdict {
     let code = state.code();
     if *state == SqlState::INSUFFICIENT_PRIVILEGE {
-        return Verdict::Refused; // row level security says so as well
+        // A policy or a trigger refuses this write. Otherwise the role lacks a privilege, which no write can help: then
+        // nothing is to be rejected, because a GRANT mends it.
+        return match routine {
+            Some(ROW_LEVEL_SECURITY | RAISE) => Verdict::Refused,
+            _ => Verdict::Schema,
+        };
     }
     match code.get(..2).unwrap_or_default() {
         "40" => Verdict::TryAgain,
@@ -45,7 +59,10 @@ pub(crate) fn database_error(error: tokio_postgres::Error) -> Error {
     };
     let message = db.message().to_owned();
     let cause = BoxError::from(format!("{message} (SQLSTATE {})", db.code().code()));
-    match judge(db.code()) {
+    match judge(db) {
+        Verdict::Schema if *db.code() == SqlState::INSUFFICIENT_PRIVILEGE => {
+            Error::invalid("the backend's role lacks a privilege in the database: grant it").caused_by(cause)
+        }
         Verdict::Schema | Verdict::Refused => Error::invalid("the database refused a statement").caused_by(cause),
         Verdict::TryAgain | Verdict::Unavailable => Error::unavailable("the database is unavailable").caused_by(cause),
     }
@@ -61,7 +78,7 @@ mod tests {
             ("23505", Verdict::Refused),
             ("23514", Verdict::Refused),
             ("22P02", Verdict::Refused),
-            ("42501", Verdict::Refused),
+            ("42501", Verdict::Schema),
             ("44000", Verdict::Refused),
             ("54000", Verdict::Refused),
             ("P0001", Verdict::Refused),
@@ -75,7 +92,11 @@ mod tests {
             ("25006", Verdict::Unavailable),
             ("53300", Verdict::Unavailable),
         ] {
-            assert_eq!(judge(&SqlState::from_code(code)), verdict, "{code}");
+            assert_eq!(super::verdict(&SqlState::from_code(code), Some("aclcheck_error")), verdict, "{code}");
+            assert_eq!(super::verdict(&SqlState::from_code(code), None), verdict, "{code}");
+        }
+        for routine in [ROW_LEVEL_SECURITY, RAISE] {
+            assert_eq!(super::verdict(&SqlState::INSUFFICIENT_PRIVILEGE, Some(routine)), Verdict::Refused);
         }
     }
 }

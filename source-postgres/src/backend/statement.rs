@@ -94,6 +94,15 @@ fn patch(plan: &Plan<'_>) -> String {
     format!("UPDATE {} AS {ROW} SET {updates} WHERE {}{returning}", plan.shape.table, is_row(&plan.shape))
 }
 
+/// Which of these privileges the role lacks on a table. `$1` is the table, `$2` are privileges, `$3` are their columns; a
+/// privilege without a column is one on the table.
+pub(crate) const LACKING: &str = "
+    SELECT w.privilege || coalesce(' (' || quote_ident(w.name) || ')', '')
+    FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS w (privilege, name, position)
+    WHERE NOT CASE WHEN w.name IS NULL THEN has_table_privilege($1::text::regclass, w.privilege)
+              ELSE has_column_privilege($1::text::regclass, w.name, w.privilege) END
+    ORDER BY w.position";
+
 /// Turns values of a client into the JSON of Postgres: one column. Its parameters begin at `$1`.
 pub(crate) fn normalize(columns: &[&Column]) -> String {
     let mut list = String::new();
