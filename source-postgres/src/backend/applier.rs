@@ -8,6 +8,7 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, poll};
 use serde_json::{Map, Value as Json};
 use syncline_core::{Conflict, Error, Identity, LocalTransaction, LocalWrite, Resolution, WriteKind};
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row, Statement};
 
@@ -36,6 +37,9 @@ pub(crate) enum Stop {
     RefusedByDatabase { write: usize, before: Option<Object>, reason: String },
     /// Another attempt may pass at once.
     TryAgain(Error),
+    /// What became of a write cannot be told, because others were sent behind it: another attempt tells, if it sends one
+    /// at a time.
+    OneByOne(Error),
     /// Another attempt, with what the database now says about its tables, may pass.
     Schema(Error),
     /// This connection is not to be used again.
@@ -48,6 +52,8 @@ pub(crate) struct Applier<'a> {
     pub(crate) catalog: &'a Catalog,
     pub(crate) tables: &'a HashMap<Arc<str>, WritableTable>,
     pub(crate) identity: &'a Identity,
+    /// Sends a write only when the answer to the one before is there.
+    pub(crate) one_by_one: bool,
 }
 
 /// A write that was sent, whose answer is awaited.
@@ -78,7 +84,8 @@ impl<'a> Applier<'a> {
             self.claim(table, transaction).await?;
         }
         self.lock_in_order(&plans).await?;
-        let mut sent = VecDeque::with_capacity(WINDOW);
+        let window = if self.one_by_one { 1 } else { WINDOW };
+        let mut sent = VecDeque::with_capacity(window);
         for (index, plan) in plans.into_iter().enumerate() {
             if plan.table.resolver.is_some() {
                 self.settle(&mut sent, 0).await?;
@@ -88,7 +95,7 @@ impl<'a> Applier<'a> {
             } else if plan.kind != WriteKind::Patch || !plan.values.is_empty() {
                 self.send(index, plan, &mut sent).await?;
             }
-            self.settle(&mut sent, WINDOW - 1).await?;
+            self.settle(&mut sent, window - 1).await?;
         }
         self.settle(&mut sent, 0).await
     }
@@ -290,7 +297,8 @@ impl<'a> Applier<'a> {
                 }
                 // A trigger may have suppressed it; or somebody else has inserted the row meanwhile.
                 if before.is_none() && self.locked_row(plan).await?.is_some() {
-                    return Err(Stop::TryAgain(Error::unavailable("the row was inserted meanwhile")));
+                    // Unless a write behind this one, of the same transaction, has inserted it.
+                    return Err(Stop::OneByOne(Error::unavailable("the row was inserted meanwhile")));
                 }
                 Ok(())
             }
@@ -416,9 +424,12 @@ impl From<Error> for Stop {
 
 /// What an error that no write is to blame for means for the attempt.
 pub(crate) fn stop(error: tokio_postgres::Error) -> Stop {
-    let verdict = error.as_db_error().map(|db| judge(db));
+    let verdict = error.as_db_error().map(judge);
+    let aborted = error.code() == Some(&SqlState::IN_FAILED_SQL_TRANSACTION);
     let error = database_error(error);
     match verdict {
+        // An error of a write that was sent meanwhile, whose answer was not read yet, is the reason.
+        _ if aborted => Stop::OneByOne(error),
         Some(Verdict::TryAgain) => Stop::TryAgain(error),
         Some(Verdict::Schema) => Stop::Schema(error),
         _ => Stop::Failed(error),

@@ -69,7 +69,8 @@ impl<'a> Plan<'a> {
         Ok(Self { table, shape: shape.clone(), write, kind: write.op, values })
     }
 
-    /// The same write with other columns, which a resolver has chosen.
+    /// The same write with other columns, which a resolver has chosen. Those that the database computes are left out: a
+    /// resolver that gives back whole rows gives them back as they are.
     ///
     /// # Errors
     /// The name of a column that the table lacks.
@@ -80,7 +81,9 @@ impl<'a> Plan<'a> {
                 continue;
             }
             let column = self.shape.columns.get(name.as_str()).ok_or_else(|| name.clone())?;
-            values.push((column.clone(), encode(column, value, Dialect::Postgres)));
+            if !column.generated {
+                values.push((column.clone(), encode(column, value, Dialect::Postgres)));
+            }
         }
         Ok(Self { kind, values, ..self.clone() })
     }

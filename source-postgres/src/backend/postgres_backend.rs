@@ -41,7 +41,8 @@ const ATTEMPTS: u32 = 6;
 /// # What a write does
 /// A PUT inserts the row or updates the given columns of the one that is there; a PATCH updates the given columns, and
 /// nothing if the row is gone; a DELETE deletes the row if it is there. So an upload may be repeated: a client repeats it
-/// until it gets an answer. Values are cast by Postgres from text to the type of their column: 0 and 1 become booleans,
+/// until it gets an answer. (A repetition overwrites what others wrote in between, and a resolver may take it for a
+/// conflict: [`idempotency_table`](Self::idempotency_table) prevents both.) Values are cast by Postgres from text to the type of their column: 0 and 1 become booleans,
 /// JSON text becomes `jsonb` or an array. The session's time zone is UTC.
 ///
 /// # What is rejected
@@ -205,7 +206,8 @@ impl PostgresBackend {
     /// unique index of its id is missing, its role lacks a privilege, a trigger's SQL is wrong): the client tries again too, until that is mended.
     ///
     /// # Cancel safety
-    /// Dropping the future rolls back, unless the commit is under way. A repetition is harmless.
+    /// Dropping the future rolls back, unless the commit is under way; then the transaction may have been applied. The
+    /// client repeats it: see "What a write does".
     pub async fn apply(&self, identity: &Identity, transaction: &LocalTransaction) -> Result<Uploaded> {
         self.check_options()?;
         for write in &transaction.crud {
@@ -231,9 +233,10 @@ impl PostgresBackend {
     async fn apply_with_retries(&self, identity: &Identity, transaction: &LocalTransaction) -> Result<Uploaded> {
         let begin = self.begin_statements(identity);
         let mut attempt = 1;
+        let mut one_by_one = false;
         loop {
             let mut connection = self.pool.begin(&begin).await?;
-            let stopped = match self.attempt(&mut connection, identity, transaction).await {
+            let stopped = match self.attempt(&mut connection, identity, transaction, one_by_one).await {
                 Ok(()) => {
                     self.pool.give_back(connection);
                     return Ok(Uploaded::Applied);
@@ -264,6 +267,10 @@ impl PostgresBackend {
                     return Ok(Uploaded::Rejected { reason });
                 }
                 Stop::TryAgain(error) => error,
+                Stop::OneByOne(error) => {
+                    one_by_one = true;
+                    error
+                }
                 Stop::Schema(error) => {
                     self.catalog.forget();
                     if attempt > 1 {
@@ -289,8 +296,10 @@ impl PostgresBackend {
         connection: &mut Connection,
         identity: &Identity,
         transaction: &LocalTransaction,
+        one_by_one: bool,
     ) -> Result<(), Stop> {
-        let mut applier = Applier { connection, catalog: &self.catalog, tables: &self.options.tables, identity };
+        let tables = &self.options.tables;
+        let mut applier = Applier { connection, catalog: &self.catalog, tables, identity, one_by_one };
         applier.apply(transaction, self.options.idempotency.as_ref()).await?;
         let committed = connection.client().batch_execute("COMMIT").await;
         committed.map_err(|error| match error.as_db_error() {

@@ -102,6 +102,25 @@ async fn triggers_that_suppress_a_write_do_not_stop_the_queue() {
 }
 
 #[tokio::test]
+async fn a_refusal_behind_a_suppressed_write_is_a_refusal() {
+    let bench = Bench::new(&format!(
+        "{TABLES} CREATE FUNCTION skip() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
+         CREATE TRIGGER skip BEFORE INSERT ON lists FOR EACH ROW WHEN (NEW.position = 0) EXECUTE FUNCTION skip()"
+    ))
+    .await
+    .with(|backend| backend.table("lists", WriteRule::owner("owner_id")));
+    let list = |id: &str, name: &str, position: i32| {
+        put("lists", id, json!({"name": name, "owner_id": "anna", "position": position}))
+    };
+    // Both are sent before the first answer is read.
+    let reason = bench.rejected("anna", json!([list("x", "x", 0), list("y", "", 1)])).await;
+    assert!(reason.contains("check constraint"), "{reason}");
+    // The row that is found where one was suppressed is the transaction's own.
+    bench.applied("anna", json!([list("x", "x", 0), list("x", "x", 1)])).await;
+    assert_eq!(bench.rows("SELECT id, position FROM lists").await, [json!({"id": "x", "position": 1})]);
+}
+
+#[tokio::test]
 async fn a_database_that_is_away_is_unavailable_and_used_again_when_it_is_back() {
     let cluster = Cluster::start().await.unwrap();
     let url = cluster.create_database("app").await.unwrap();
