@@ -45,10 +45,21 @@ async fn a_changed_row_is_noticed_whatever_its_type() {
     // As a client's SQLite has the values: booleans are numbers, JSON and times are text.
     let as_seen =
         json!({"title": "t", "done": 0, "tags": "{\"a\": 2,\"b\":1}", "at": "2024-01-02 03:04:05.000Z", "unknown": 1});
-    bench.applied("anna", json!([seen(patch("docs", "d", json!({"title": "u"})), as_seen.clone())])).await;
+    let update = json!([seen(patch("docs", "d", json!({"title": "u"})), as_seen.clone())]);
+    bench.applied("anna", update.clone()).await;
+    // Its answer was lost, so it comes again.
+    bench.applied("anna", update).await;
     let reason = bench.rejected("anna", json!([seen(patch("docs", "d", json!({"title": "v"})), as_seen)])).await;
     assert_eq!(reason, "`title` was changed meanwhile");
-    bench.applied("anna", json!([seen(delete("docs", "d"), json!({"title": "u"}))])).await;
+    // The row is another device's; this one has never seen it.
+    let insertion = json!([put("docs", "d", json!({"title": "new", "done": 0}))]);
+    assert_eq!(bench.rejected("anna", insertion).await, "the row is there already");
+    let deletion = json!([seen(delete("docs", "d"), json!({"title": "u"}))]);
+    bench.applied("anna", deletion.clone()).await;
+    bench.applied("anna", deletion).await;
+    let insertion = json!([put("docs", "e", json!({"title": "e", "tags": "[1]", "at": "2024-01-02T03:04:05Z"}))]);
+    bench.applied("anna", insertion.clone()).await;
+    bench.applied("anna", insertion).await;
     let reason =
         bench.rejected("anna", json!([seen(patch("docs", "d", json!({"title": "w"})), json!({"title": "u"}))])).await;
     assert_eq!(reason, "the row was deleted meanwhile");
@@ -88,6 +99,31 @@ impl ConflictResolver for Merging {
         columns.insert("tags".into(), json!("a JSON string"));
         Resolution::ApplyInstead(columns)
     }
+}
+
+/// Writes whole rows: the one that is there, with what the client changed.
+#[derive(Debug)]
+struct WholeRow;
+
+impl ConflictResolver for WholeRow {
+    fn resolve(&self, conflict: &Conflict<'_>) -> Resolution {
+        let mut row = conflict.current.cloned().unwrap_or_default();
+        row.extend(conflict.write.data.iter().flatten().map(|(name, value)| (name.clone(), value.clone())));
+        Resolution::ApplyInstead(row)
+    }
+}
+
+#[tokio::test]
+async fn a_whole_row_may_be_written_although_the_database_computes_columns_of_it() {
+    let bench = Bench::new(
+        "CREATE TABLE docs (id text PRIMARY KEY, number int GENERATED ALWAYS AS IDENTITY, title text,
+                            length int GENERATED ALWAYS AS (length(title)) STORED)",
+    )
+    .await
+    .with(|backend| backend.table("docs", WriteRule::everyone()).resolver("docs", WholeRow));
+    bench.applied("anna", json!([put("docs", "d", json!({"title": "t"}))])).await;
+    bench.applied("anna", json!([patch("docs", "d", json!({"title": "tt"}))])).await;
+    assert_eq!(bench.rows("SELECT * FROM docs").await, [json!({"id": "d", "number": 1, "title": "tt", "length": 2})]);
 }
 
 #[tokio::test]
