@@ -56,6 +56,8 @@ pub struct UploadState {
     /// The newest entry that was sent (applied or rejected) and that no write checkpoint covers yet: one must be asked
     /// for.
     pub uncovered: Option<UploadSequence>,
+    /// The newest entry that waits for a write checkpoint: what to cover anew if the server has lost its numbers.
+    pub covered: Option<UploadSequence>,
     /// The largest write checkpoint that sent entries wait for.
     pub awaited: Option<WriteCheckpoint>,
 }
@@ -160,7 +162,8 @@ pub trait ClientStore: Send + Sync + fmt::Debug {
     async fn finish_upload(&self, transaction: &LocalTransaction, outcome: &Uploaded) -> Result<()>;
 
     /// Entries sent up to `upto` are covered by this write checkpoint, which was asked for after they were sent. It replaces
-    /// the one that they waited for, also if it is smaller: then the server had forgotten that one.
+    /// the one that they waited for, also if it is smaller: then the server had forgotten that one. Entries after `upto`
+    /// keep the one that they wait for: an answer that comes late says nothing about them.
     async fn cover(&self, upto: UploadSequence, checkpoint: WriteCheckpoint) -> Result<()>;
 
     /// An item after each commit that changed the upload queue, whoever made it; items may be merged.

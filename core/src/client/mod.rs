@@ -196,7 +196,7 @@ impl SyncClient {
     pub async fn caught_up(&self) -> Result<()> {
         let mut changes = self.store.upload_changes();
         loop {
-            let UploadState { queued, uncovered, awaited } = self.store.upload_state().await?;
+            let UploadState { queued, uncovered, awaited, .. } = self.store.upload_state().await?;
             if queued == 0 && uncovered.is_none() && awaited.is_none() {
                 return Ok(());
             }

@@ -82,7 +82,7 @@ pub(super) struct Uploads {
     finished: Option<i64>,
     /// The queue said that it holds something and gave nothing.
     contradicted: bool,
-    /// The newest entry that was covered.
+    /// The newest entry that the store said to be covered, be it by a run of this program before.
     covered: Option<UploadSequence>,
     awaited: Option<WriteCheckpoint>,
     ask_again: Option<Time>,
@@ -204,7 +204,6 @@ impl Uploads {
             }
             Step::Check => (StoreCommand::LoadUploadState, Step::Checking),
             Step::Cover(upto, checkpoint) => {
-                self.covered = Some(*upto);
                 (StoreCommand::Cover { upto: *upto, checkpoint: *checkpoint }, Step::Covering)
             }
             _ => return None,
@@ -253,6 +252,7 @@ impl Uploads {
         limits: &ClientLimits,
     ) -> Result<UploadProgress, Error> {
         self.awaited = state.awaited;
+        self.covered = state.covered;
         match state.awaited {
             Some(_) => self.ask_again = self.ask_again.or(Some(now + limits.write_checkpoint)),
             None => self.ask_again = None,

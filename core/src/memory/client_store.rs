@@ -182,6 +182,7 @@ impl State {
         UploadState {
             queued: unsent.count() as u64,
             uncovered: uncovered.map(Entry::sequence).max(),
+            covered: self.queue.iter().filter(|entry| entry.awaits.is_some()).map(Entry::sequence).max(),
             awaited: self.queue.iter().filter_map(|entry| entry.awaits).max(),
         }
     }

@@ -197,6 +197,7 @@ impl World {
             StoreCommand::LoadUploadState => StoreReply::UploadStateLoaded(Ok(UploadState {
                 queued: self.queue.len() as u64,
                 uncovered: (how.is_multiple_of(2)).then_some(UploadSequence(self.next_write)),
+                covered: (how.is_multiple_of(3)).then_some(UploadSequence(self.next_write)),
                 awaited: (how.is_multiple_of(3)).then_some(WriteCheckpoint(i64::from(how % 10))),
             })),
             StoreCommand::Cover { .. } => StoreReply::Covered(if fails { Err(error()) } else { Ok(()) }),

@@ -321,7 +321,7 @@ fn uploads_go_out_in_order_and_are_covered() {
     assert!(matches!(talk.store(), StoreCommand::LoadUpload));
     talk.reply(StoreReply::UploadLoaded(Ok(None)));
     assert!(matches!(talk.store(), StoreCommand::LoadUploadState));
-    let uploads = UploadState { queued: 0, uncovered: Some(UploadSequence(5)), awaited: None };
+    let uploads = UploadState { uncovered: Some(UploadSequence(5)), ..UploadState::default() };
     talk.reply(StoreReply::UploadStateLoaded(Ok(uploads)));
     let ClientCommand::RequestWriteCheckpoint { client_id, .. } = talk.next() else { panic!("expected a request") };
     assert_eq!(&*client_id, "device");
@@ -336,7 +336,8 @@ fn uploads_go_out_in_order_and_are_covered() {
 }
 
 fn awaiting(number: i64) -> UploadState {
-    UploadState { queued: 0, uncovered: None, awaited: Some(WriteCheckpoint(number)) }
+    let covered = Some(UploadSequence(5));
+    UploadState { queued: 0, uncovered: None, covered, awaited: Some(WriteCheckpoint(number)) }
 }
 
 #[test]
@@ -410,7 +411,7 @@ fn a_held_checkpoint_is_shown_when_the_uploads_are_covered() {
     assert!(matches!(talk.store(), StoreCommand::LoadUpload));
     talk.reply(StoreReply::UploadLoaded(Ok(None)));
     talk.store();
-    let uploads = UploadState { queued: 0, uncovered: Some(UploadSequence(5)), awaited: None };
+    let uploads = UploadState { uncovered: Some(UploadSequence(5)), ..UploadState::default() };
     talk.reply(StoreReply::UploadStateLoaded(Ok(uploads)));
     assert!(matches!(talk.next(), ClientCommand::RequestWriteCheckpoint { .. }));
     talk.quiet();
@@ -477,7 +478,7 @@ fn an_awaited_write_checkpoint_is_asked_for_again_by_time() {
     talk.store();
     talk.reply(StoreReply::UploadLoaded(Ok(None)));
     talk.store();
-    let uploads = UploadState { queued: 0, uncovered: Some(UploadSequence(5)), awaited: None };
+    let uploads = UploadState { uncovered: Some(UploadSequence(5)), ..UploadState::default() };
     talk.reply(StoreReply::UploadStateLoaded(Ok(uploads)));
     talk.next();
     talk.tell(ClientEvent::WriteCheckpoint(Ok(WriteCheckpoint(70))));
@@ -500,6 +501,24 @@ fn an_awaited_write_checkpoint_is_asked_for_again_by_time() {
     let StoreCommand::Cover { upto, checkpoint } = talk.store() else { panic!("expected a cover") };
     assert_eq!((upto, checkpoint), (UploadSequence(5), WriteCheckpoint(2)));
     talk.reply(StoreReply::Covered(Ok(())));
+}
+
+#[test]
+fn what_waited_before_a_restart_is_covered_anew_when_numbers_have_fallen() {
+    let mut talk = Talk::new();
+    talk.connect(state());
+    talk.tell(ClientEvent::UploadQueueChanged);
+    talk.store();
+    talk.reply(StoreReply::UploadLoaded(Ok(None)));
+    talk.store();
+    // It was sent and covered by a run of the program before this one.
+    talk.reply(StoreReply::UploadStateLoaded(Ok(awaiting(70))));
+    talk.tell(ClientEvent::Heard);
+    talk.pass_until_asked(11 * SECOND);
+    talk.next();
+    talk.tell(ClientEvent::WriteCheckpoint(Ok(WriteCheckpoint(2))));
+    let StoreCommand::Cover { upto, checkpoint } = talk.store() else { panic!("expected a cover") };
+    assert_eq!((upto, checkpoint), (UploadSequence(5), WriteCheckpoint(2)));
 }
 
 #[test]

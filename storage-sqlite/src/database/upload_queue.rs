@@ -44,8 +44,11 @@ pub(crate) fn last_cover(conn: &Connection) -> Result<Option<(i64, WriteCheckpoi
 /// Entries up to this one are carried by a checkpoint with this write checkpoint.
 pub(crate) fn released_by(conn: &Connection, carried: Option<WriteCheckpoint>) -> Result<i64> {
     let Some(carried) = carried else { return Ok(0) };
-    let mut statement =
-        conn.prepare_cached("SELECT coalesce(max(upto), 0) FROM syncline_covers WHERE checkpoint <= ?1")?;
+    // Numbers may fall from one cover to the next: what comes after one that is still awaited is not released.
+    let mut statement = conn.prepare_cached(
+        "SELECT coalesce(max(upto), 0) FROM syncline_covers \
+         WHERE upto < coalesce((SELECT min(upto) FROM syncline_covers WHERE checkpoint > ?1), upto + 1)",
+    )?;
     Ok(statement.query_row([carried.0], |row| row.get(0))?)
 }
 
@@ -69,7 +72,8 @@ pub(crate) fn state(conn: &Connection) -> Result<UploadState> {
     let uncovered = (sent > cover.map_or(0, |(upto, _)| upto) && first_entry(conn)?.is_some_and(|first| first <= sent))
         .then_some(UploadSequence(sent));
     let queued = if last > sent { count_transactions(conn, sent, last)? } else { 0 };
-    Ok(UploadState { queued, uncovered, awaited: cover.map(|(_, checkpoint)| checkpoint) })
+    let (covered, awaited) = cover.unzip();
+    Ok(UploadState { queued, uncovered, covered: covered.map(UploadSequence), awaited })
 }
 
 fn first_entry(conn: &Connection) -> Result<Option<i64>> {
@@ -226,9 +230,8 @@ pub(crate) fn cover(conn: &Connection, upto: UploadSequence, checkpoint: WriteCh
     if first_entry(conn)?.is_none_or(|first| first > upto.0) {
         return Ok(());
     }
-    if last_cover(conn)?.is_some_and(|(covered, _)| covered >= upto.0) {
-        return Ok(());
-    }
+    // What those entries waited for before does not count any more, be it larger. Covers of later entries stay.
+    conn.prepare_cached("DELETE FROM syncline_covers WHERE upto <= ?1")?.execute([upto.0])?;
     conn.prepare_cached("INSERT INTO syncline_covers (upto, checkpoint) VALUES (?1, ?2)")?
         .execute((upto.0, checkpoint.0))?;
     Ok(())

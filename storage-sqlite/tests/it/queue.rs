@@ -2,9 +2,9 @@
 
 use futures::executor::block_on;
 use serde_json::json;
-use syncline_core::{ClientStore, ErrorKind, UploadSequence, Uploaded, WriteCheckpoint};
+use syncline_core::{ClientStore, ErrorKind, PublishOutcome, UploadSequence, UploadState, Uploaded, WriteCheckpoint};
 
-use crate::feed::{Feed, execute, open, upload};
+use crate::feed::{Feed, execute, list, open, rows, upload};
 
 #[test]
 fn transactions_come_in_order_until_they_are_finished() {
@@ -46,9 +46,64 @@ fn what_was_sent_waits_for_its_number() {
     let state = block_on(db.upload_state()).unwrap();
     assert_eq!((state.uncovered, state.awaited), (Some(UploadSequence(2)), Some(WriteCheckpoint(5))));
     block_on(db.cover(UploadSequence(2), WriteCheckpoint(6))).unwrap();
-    block_on(db.cover(UploadSequence(2), WriteCheckpoint(7))).expect("a second answer changes nothing");
     let state = block_on(db.upload_state()).unwrap();
     assert_eq!((state.uncovered, state.awaited), (None, Some(WriteCheckpoint(6))));
+}
+
+#[test]
+fn a_later_number_replaces_the_one_awaited_also_if_it_is_smaller() {
+    let db = open();
+    let mut feed = Feed::default();
+    feed.put("a", "lists", "l1", json!({ "name": "server" }));
+    execute(&db, "INSERT INTO lists (id) VALUES ('a')");
+    crate::feed::upload_and_cover(&db, 100);
+    // The server has lost its numbers: 100 will not come.
+    feed.write_checkpoint = Some(5);
+    assert_eq!(feed.sync(&db), PublishOutcome::Held);
+    let state = block_on(db.upload_state()).unwrap();
+    assert_eq!((state.covered, state.awaited), (Some(UploadSequence(1)), Some(WriteCheckpoint(100))));
+    block_on(db.cover(UploadSequence(1), WriteCheckpoint(5))).unwrap();
+    assert_eq!(block_on(db.upload_state()).unwrap().awaited, Some(WriteCheckpoint(5)));
+    block_on(db.cover(UploadSequence(1), WriteCheckpoint(5))).expect("a second report changes nothing");
+    assert_eq!(feed.publish(&db, None), PublishOutcome::Published);
+    assert_eq!(rows(&db, "lists"), [list("l1", "server")]);
+    assert_eq!(block_on(db.upload_state()).unwrap(), UploadState::default());
+    block_on(db.cover(UploadSequence(1), WriteCheckpoint(6))).expect("what was shown waits for nothing");
+    assert_eq!(block_on(db.upload_state()).unwrap(), UploadState::default());
+}
+
+#[test]
+fn a_late_answer_does_not_uncover_or_release_newer_entries() {
+    let db = open();
+    let mut feed = Feed { write_checkpoint: Some(6), ..Default::default() };
+    feed.bucket("p0", 0);
+    for id in ["a", "b"] {
+        feed.put("p0", "lists", id, json!({ "name": "server" }));
+    }
+    execute(&db, "INSERT INTO lists (id, name) VALUES ('a', 'mine')");
+    upload(&db, &Uploaded::Applied);
+    execute(&db, "INSERT INTO lists (id, name) VALUES ('b', 'mine')");
+    upload(&db, &Uploaded::Applied);
+    block_on(db.cover(UploadSequence(2), WriteCheckpoint(7))).unwrap();
+    block_on(db.cover(UploadSequence(1), WriteCheckpoint(6))).unwrap();
+    let state = block_on(db.upload_state()).unwrap();
+    let expected = (None, Some(UploadSequence(2)), Some(WriteCheckpoint(7)));
+    assert_eq!((state.uncovered, state.covered, state.awaited), expected);
+    assert_eq!(feed.sync(&db), PublishOutcome::Held);
+    assert_eq!(feed.publish(&db, Some(0)), PublishOutcome::Published);
+    assert_eq!(rows(&db, "lists"), [list("a", "server"), list("b", "mine")]);
+    // The other way round: the first entry waits for the larger number, so nothing of what follows is released.
+    block_on(db.cover(UploadSequence(1), WriteCheckpoint(8))).unwrap();
+    feed.write_checkpoint = Some(7);
+    for id in ["a", "b"] {
+        feed.put("p0", "lists", id, json!({ "name": "later" }));
+    }
+    assert_eq!(feed.sync(&db), PublishOutcome::Held);
+    assert_eq!(feed.publish(&db, Some(0)), PublishOutcome::Published);
+    assert_eq!(rows(&db, "lists"), [list("a", "mine"), list("b", "mine")]);
+    feed.write_checkpoint = Some(8);
+    assert_eq!(feed.publish(&db, None), PublishOutcome::Published);
+    assert_eq!(rows(&db, "lists"), [list("a", "later"), list("b", "later")]);
 }
 
 #[test]
