@@ -4,9 +4,10 @@ use rusqlite::{Connection, OptionalExtension};
 use uuid::Uuid;
 
 use super::error::Result;
+use super::upgrade;
 
 /// The version of these tables that this library writes.
-const FORMAT: i64 = 1;
+const FORMAT: i64 = 2;
 
 /// All start with `syncline_`.
 ///
@@ -18,7 +19,7 @@ const FORMAT: i64 = 1;
 /// - `syncline_log`: operations as downloaded; those with `seq` up to the bucket's published one are published, later ones
 ///   are staged and invisible. `data IS NULL` is a REMOVE, which lives until it is published.
 /// - `syncline_queue`: local writes, until a publish covers them. AUTOINCREMENT: ids are never reused (C9).
-/// - `syncline_transactions`: the runs of queue entries that one local transaction made.
+/// - `syncline_transactions`: the runs of queue entries that one local transaction made, numbered without a gap.
 /// - `syncline_covers`: entries up to `upto` wait for this write checkpoint.
 const TABLES: &str = "
 CREATE TABLE syncline_state (
@@ -63,7 +64,7 @@ CREATE TABLE syncline_queue (
     old TEXT,
     note TEXT
 );
-CREATE TABLE syncline_transactions (last INTEGER PRIMARY KEY, first INTEGER NOT NULL);
+CREATE TABLE syncline_transactions (last INTEGER PRIMARY KEY, first INTEGER NOT NULL, number INTEGER NOT NULL);
 CREATE TABLE syncline_covers (upto INTEGER PRIMARY KEY, checkpoint INTEGER NOT NULL);
 CREATE TABLE syncline_rejected (
     id INTEGER PRIMARY KEY,
@@ -100,6 +101,7 @@ pub(crate) fn prepare(conn: &Connection) -> Result<()> {
         conn.query_row("SELECT format FROM syncline_state WHERE id = 1", [], |row| row.get(0)).optional()?;
     match format {
         Some(FORMAT) => Ok(()),
+        Some(1) => upgrade::from_format_1(conn, FORMAT),
         Some(format) if format > FORMAT => Err(syncline_core::Error::invalid(format!(
             "this file was written by a newer version (format {format}, this version knows {FORMAT}): update the app"
         ))

@@ -14,6 +14,7 @@ use syncline_core::{
 
 use super::error::{Error, Result};
 use super::layout::State;
+use super::queue_runs;
 
 /// A local transaction that the application's backend refused.
 #[derive(Debug, Clone, PartialEq)]
@@ -71,30 +72,13 @@ pub(crate) fn state(conn: &Connection) -> Result<UploadState> {
     let cover = last_cover(conn)?;
     let uncovered = (sent > cover.map_or(0, |(upto, _)| upto) && first_entry(conn)?.is_some_and(|first| first <= sent))
         .then_some(UploadSequence(sent));
-    let queued = if last > sent { count_transactions(conn, sent, last)? } else { 0 };
+    let queued = if last > sent { queue_runs::count(conn, sent)? } else { 0 };
     let (covered, awaited) = cover.unzip();
     Ok(UploadState { queued, uncovered, covered: covered.map(UploadSequence), awaited })
 }
 
 fn first_entry(conn: &Connection) -> Result<Option<i64>> {
     Ok(conn.prepare_cached("SELECT min(id) FROM syncline_queue")?.query_row([], |row| row.get(0))?)
-}
-
-/// Transactions after `sent`: those of this library, and the statements of other processes.
-fn count_transactions(conn: &Connection, sent: i64, last: i64) -> Result<u64> {
-    let mut own = conn.prepare_cached(
-        "SELECT count(*), coalesce(sum(last - max(first, ?1 + 1) + 1), 0) FROM syncline_transactions WHERE last > ?1",
-    )?;
-    let (transactions, entries): (i64, i64) = own.query_row([sent], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let mut foreign = 0_i64;
-    if entries < last - sent {
-        let mut statement = conn.prepare_cached(
-            "SELECT count(DISTINCT written_at) FROM syncline_queue AS q WHERE id > ?1 AND NOT EXISTS \
-             (SELECT 1 FROM syncline_transactions AS t WHERE t.last >= q.id AND t.first <= q.id)",
-        )?;
-        foreign = statement.query_row([sent], |row| row.get(0))?;
-    }
-    Ok(u64::try_from(transactions + foreign).unwrap_or(0))
 }
 
 /// The oldest transactions that were not sent, at most `limit`.

@@ -6,6 +6,8 @@ use std::ops::Deref;
 use rusqlite::{Params, Row, Transaction};
 
 use super::error::Result;
+use super::layout::State;
+use super::queue_runs;
 
 /// A write transaction: all of [`rusqlite::Transaction`], with prepared statements kept for the next call.
 ///
@@ -64,12 +66,8 @@ impl<'c> WriteTransaction<'c> {
             self.execute("DELETE FROM syncline_note WHERE 1", [])?;
         }
         if let Some(first) = first_entry {
-            // What a savepoint took back left no entry: the highest one tells.
-            self.execute(
-                "INSERT INTO syncline_transactions (last, first) \
-                 SELECT last, ?1 FROM (SELECT max(id) AS last FROM syncline_queue) WHERE last >= ?1",
-                [first],
-            )?;
+            let sent = State::load(&self.transaction)?.sent_upto;
+            queue_runs::record(&self.transaction, first, sent)?;
         }
         self.transaction.commit()?;
         crate::failpoint::reach("database.write.committed");

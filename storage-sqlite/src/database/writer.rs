@@ -11,6 +11,7 @@ use rusqlite::{Connection, TransactionBehavior};
 
 use super::changes::{Changes, Hub, QUEUE};
 use super::error::Result;
+use super::queue_runs;
 use super::schema::Schema;
 use super::work_queue::{Step, Task, Work, WorkQueue, closed};
 use super::write_transaction::WriteTransaction;
@@ -109,10 +110,23 @@ impl Writer {
         match data_version(&self.conn) {
             Ok(version) if version != self.data_version => {
                 self.data_version = version;
+                self.adopt_entries();
                 self.hub.notify(&Changes::Any);
             }
             Ok(_) => {}
             Err(error) => tracing::warn!(%error, "cannot look for changes by other processes"),
+        }
+    }
+
+    /// Another process that writes much, while this one does not, must not make the queue slow to count.
+    fn adopt_entries(&mut self) {
+        let adopted = match queue_runs::has_long_tail(&self.conn) {
+            Ok(true) => self.transaction(|conn, _| queue_runs::adopt_all(conn)),
+            Ok(false) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = adopted {
+            tracing::debug!(%error, "the writes of other processes are sorted later");
         }
     }
 

@@ -10,5 +10,6 @@ mod migration;
 mod partial;
 mod publish;
 mod queue;
+mod upgrade;
 mod vectors;
 mod watch;

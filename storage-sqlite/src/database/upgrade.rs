@@ -1,0 +1,24 @@
+//! Brings a file that an earlier version wrote up to date.
+
+use rusqlite::Connection;
+
+use super::error::Result;
+use super::queue_runs;
+
+/// Format 1 did not number the runs of the upload queue.
+pub(crate) fn from_format_1(conn: &Connection, format: i64) -> Result<()> {
+    conn.execute_batch(
+        "ALTER TABLE syncline_transactions RENAME TO syncline_unnumbered;
+         CREATE TABLE syncline_transactions (last INTEGER PRIMARY KEY, first INTEGER NOT NULL, number INTEGER NOT NULL);",
+    )?;
+    let mut statement = conn.prepare("SELECT first, last FROM syncline_unnumbered ORDER BY last")?;
+    let runs: Vec<(i64, i64)> =
+        statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<rusqlite::Result<_>>()?;
+    drop(statement);
+    for (first, last) in runs {
+        queue_runs::renumber(conn, first, last)?;
+    }
+    conn.execute_batch("DROP TABLE syncline_unnumbered")?;
+    conn.execute("UPDATE syncline_state SET format = ?1", [format])?;
+    Ok(())
+}

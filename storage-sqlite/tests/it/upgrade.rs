@@ -1,0 +1,60 @@
+//! Files that earlier versions wrote.
+
+use futures::executor::block_on;
+use syncline_core::{ClientStore, ErrorKind};
+use syncline_storage_sqlite::{Database, rusqlite};
+
+use crate::feed::{execute, schema, upload};
+
+/// Makes a file of format 1 out of one of today.
+const FORMAT_1: &str = "ALTER TABLE syncline_transactions DROP COLUMN number; UPDATE syncline_state SET format = 1;";
+
+fn queued(db: &Database) -> (u64, Vec<usize>) {
+    let sizes = block_on(db.queue(100)).unwrap().iter().map(|transaction| transaction.crud.len()).collect();
+    (block_on(db.upload_state()).unwrap().queued, sizes)
+}
+
+#[test]
+fn a_file_of_format_1_keeps_its_upload_queue() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("app.db");
+    let db = block_on(Database::open(&path, schema()).into_future()).unwrap();
+    execute(&db, "INSERT INTO lists (id) VALUES ('sent')");
+    upload(&db, &syncline_core::Uploaded::Applied);
+    execute(&db, "INSERT INTO lists (id) VALUES ('a'), ('b')");
+    let other = rusqlite::Connection::open(&path).unwrap();
+    let foreign = "INSERT INTO syncline_queue (written_at, op, tbl, row_id) VALUES \
+                   (1, 'PUT', 'lists', 'c'), (1, 'PUT', 'lists', 'd'), (2, 'PUT', 'lists', 'e')";
+    other.execute_batch(foreign).unwrap();
+    execute(&db, "INSERT INTO lists (id) VALUES ('f'), ('g'), ('h')");
+    other.execute_batch(foreign).unwrap();
+    let expected = (6, vec![2, 2, 1, 3, 2, 1]);
+    assert_eq!(queued(&db), expected);
+    block_on(db.close());
+    other.execute_batch(FORMAT_1).unwrap();
+    // Format 1 had no runs for what other processes wrote.
+    other.execute_batch("DELETE FROM syncline_transactions WHERE last IN (5, 6)").unwrap();
+    for _ in 0..2 {
+        let db = block_on(Database::open(&path, schema()).into_future()).unwrap();
+        assert_eq!(queued(&db), expected);
+        block_on(db.close());
+    }
+    let db = block_on(Database::open(&path, schema()).into_future()).unwrap();
+    execute(&db, "INSERT INTO lists (id) VALUES ('i')");
+    assert_eq!(queued(&db), (7, vec![2, 2, 1, 3, 2, 1, 1]));
+    assert_eq!(upload(&db, &syncline_core::Uploaded::Applied).len(), 7);
+    assert_eq!(queued(&db), (0, vec![]));
+}
+
+#[test]
+fn a_file_of_a_newer_version_is_refused_and_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("app.db");
+    let db = block_on(Database::open(&path, schema()).into_future()).unwrap();
+    block_on(db.close());
+    let other = rusqlite::Connection::open(&path).unwrap();
+    other.execute_batch("UPDATE syncline_state SET format = 99").unwrap();
+    let error = block_on(Database::open(&path, schema()).into_future()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert!(error.to_string().contains("newer version"), "{error}");
+}
