@@ -1,0 +1,44 @@
+//! A server that is killed while it reads the tables for the first time.
+
+use crate::process::Kill;
+use crate::stack::Stack;
+use crate::traffic::Traffic;
+
+const PROGRESS: &str = "snapshot public.items ";
+
+/// The first commit of the first life is that of the config, so its third is that of the second unit.
+const KILLS: [Kill; 6] = [
+    Kill::At("commit.before:3"),
+    Kill::At("append.staged:5"),
+    Kill::After(1, PROGRESS),
+    Kill::At("commit.after:2"),
+    Kill::At("append.staged:1"),
+    Kill::After(3, PROGRESS),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_goes_on_where_it_was_killed() {
+    let mut stack = Stack::start(200_000).await;
+    let traffic = Traffic::start(&stack.postgres.url);
+    for kill in KILLS {
+        stack.serve(Some(kill)).await;
+        stack.server_killed().await;
+    }
+    stack.serve(None).await;
+    stack.server().tells(1, "phase Streaming").await;
+    traffic.flows(10).await;
+    traffic.stop().await;
+    let dora = stack.client("dora").await;
+    stack.converges(&[&dora]).await;
+    stack.server_killed().await;
+
+    // Whatever is told of a unit, the one before it is durable. A snapshot that started over would tell of its first.
+    let mut durable = 0;
+    for life in &stack.snapshot {
+        assert!(life.first().is_none_or(|first| *first > durable), "it started over: {:?}", stack.snapshot);
+        durable = life.iter().rev().nth(1).copied().unwrap_or(durable);
+    }
+    let lives = stack.snapshot.iter().filter(|life| !life.is_empty()).count();
+    assert!(durable > 100_000 && lives > 3, "{:?}", stack.snapshot);
+    println!("rows of a snapshot, as each life of the server told: {:?}", stack.snapshot);
+}
