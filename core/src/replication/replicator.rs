@@ -189,7 +189,7 @@ impl Inner {
             if !added.is_empty() || removed > 0 {
                 return Err(Error::invalid(format!(
                     "the sync config has changed since the bucket store was made: {}{}; go on with the config before, \
-                     or start with a new store file",
+                     or give a new store file, which is filled from the source and downloaded by clients again",
                     if added.is_empty() { String::new() } else { format!("new or changed: {}", added.join(", ")) },
                     if removed > 0 {
                         format!(

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -126,6 +126,26 @@ impl Drop for Server {
     }
 }
 
+/// Opens Anna's stream; returns it with the rows of its first checkpoint.
+async fn rows_of_anna(client: &reqwest::Client, server: &Server) -> (reqwest::Response, Vec<Value>) {
+    let request = client
+        .post(format!("{}/sync/stream", server.endpoint))
+        .header("authorization", format!("Token {}", token("anna")))
+        .json(&json!({ "raw_data": true }));
+    let mut answer = request.send().await.unwrap().error_for_status().unwrap();
+    let mut text = String::new();
+    while !text.contains("\"checkpoint_complete\"") {
+        let piece = tokio::time::timeout(LIMIT, answer.chunk()).await.unwrap().unwrap();
+        text.push_str(std::str::from_utf8(&piece.unwrap_or_else(|| panic!("it ended: {text}"))).unwrap());
+    }
+    let rows = text
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).unwrap().get("data").cloned())
+        .flat_map(|data| data["data"].as_array().cloned().unwrap_or_default())
+        .collect();
+    (answer, rows)
+}
+
 #[tokio::test]
 async fn a_client_gets_its_rows_and_a_signal_ends_the_streams() {
     let folder = tempfile::tempdir().unwrap();
@@ -134,21 +154,7 @@ async fn a_client_gets_its_rows_and_a_signal_ends_the_streams() {
     let client = syncline_transport_http::http_client().unwrap();
     for _ in 0..2 {
         let mut server = Server::start(folder.path(), &url);
-        let request = client
-            .post(format!("{}/sync/stream", server.endpoint))
-            .header("authorization", format!("Token {}", token("anna")))
-            .json(&json!({ "raw_data": true }));
-        let mut answer = request.send().await.unwrap().error_for_status().unwrap();
-        let mut text = String::new();
-        while !text.contains("\"checkpoint_complete\"") {
-            let piece = tokio::time::timeout(LIMIT, answer.chunk()).await.unwrap().unwrap();
-            text.push_str(std::str::from_utf8(&piece.unwrap_or_else(|| panic!("it ended: {text}"))).unwrap());
-        }
-        let rows: Vec<Value> = text
-            .lines()
-            .filter_map(|line| serde_json::from_str::<Value>(line).unwrap().get("data").cloned())
-            .flat_map(|data| data["data"].as_array().cloned().unwrap_or_default())
-            .collect();
+        let (mut answer, rows) = rows_of_anna(&client, &server).await;
         assert_eq!(rows.len(), 1, "{rows:?}");
         assert_eq!(rows[0]["object_id"], "l1");
 
@@ -160,16 +166,47 @@ async fn a_client_gets_its_rows_and_a_signal_ends_the_streams() {
     }
 }
 
+/// What the program says before it ends by itself, with a failure.
+fn last_words(folder: &Path, url: &str) -> String {
+    let process = program(folder, Some(url)).stderr(Stdio::piped()).spawn().unwrap();
+    let mut ending = Server { process, endpoint: String::new() };
+    let mut stderr = ending.process.stderr.take().unwrap();
+    let said = std::thread::spawn(move || {
+        let mut said = String::new();
+        stderr.read_to_string(&mut said).unwrap();
+        said
+    });
+    assert!(!ending.wait().success());
+    said.join().unwrap()
+}
+
 #[tokio::test]
 async fn what_needs_a_person_ends_the_program() {
     let folder = tempfile::tempdir().unwrap();
     let url = postgres_fixture::fresh_database().await;
     write_settings(folder.path(), "");
-    let ended = tokio::time::timeout(
-        LIMIT,
-        tokio::task::spawn_blocking(move || program(folder.path(), Some(&url)).output().unwrap()),
-    );
-    let output = ended.await.unwrap().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(!output.status.success() && said.contains("publication"), "{said}");
+    let said = last_words(folder.path(), &url);
+    assert!(said.contains("there is no publication `syncline`: run `CREATE PUBLICATION"), "{said}");
+}
+
+#[tokio::test]
+async fn a_changed_config_is_named_with_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let url = database().await;
+    write_settings(folder, "");
+    let client = syncline_transport_http::http_client().unwrap();
+    let server = Server::start(folder, &url);
+    let (_, rows) = rows_of_anna(&client, &server).await;
+    drop(server);
+
+    fs::write(folder.join("sync.yaml"), SYNC.replace("SELECT * FROM lists", "SELECT id, name FROM lists")).unwrap();
+    let said = last_words(folder, &url);
+    for part in ["sync config has changed", "my_lists", "new store file", "config before"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    // Nothing is lost by the attempt; and what is the same by another name is no change.
+    fs::write(folder.join("sync.yaml"), SYNC.replace("my_lists", "renamed")).unwrap();
+    let server = Server::start(folder, &url);
+    assert_eq!(rows_of_anna(&client, &server).await.1, rows);
 }

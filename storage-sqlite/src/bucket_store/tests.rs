@@ -1,6 +1,7 @@
 //! The conformance suite, on a file and in memory; and what concerns files alone.
 #![allow(clippy::unwrap_used)]
 
+mod full_disk;
 mod on_disk;
 
 mod in_a_file {
