@@ -26,6 +26,13 @@ impl BucketId {
     pub fn wire_name(&self, generation: Generation) -> ByteString {
         format!("{generation}.{}{}", self.definition.0, self.parameters).into()
     }
+
+    /// The definition in a name that [`wire_name`](Self::wire_name) made; `None` for a name of another store.
+    pub(crate) fn definition_in(name: &str, generation: Generation) -> Option<DefinitionId> {
+        let (head, _) = name.split_once('[')?;
+        let number = head.strip_prefix(&generation.to_string())?.strip_prefix('.')?;
+        number.parse().ok().map(DefinitionId)
+    }
 }
 
 /// A random number that a bucket store draws when it is made, so that buckets of two stores never share a name.

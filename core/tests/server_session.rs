@@ -11,7 +11,8 @@ use syncline_core::server::{
 };
 use syncline_core::{
     BucketChecksum, BucketId, BucketPriority, Checkpoint, Checksum, Chunk, ChunkBuilder, DefinitionId, DeployedConfig,
-    Generation, Identity, OpId, OperationChunk, OperationKind, OperationRef, Time, WallTime, WriteCheckpoint,
+    DeployedDefinition, Generation, Identity, OpId, OperationChunk, OperationKind, OperationRef, Time, WallTime,
+    WriteCheckpoint,
 };
 
 const NOW: Time = Time(1_000);
@@ -227,6 +228,38 @@ fn the_token_is_warned_of_and_ends_the_stream() {
     assert_eq!(session.0.poll_timeout(late, WallTime(WALL.0 + 45_000)), NOW + Duration::from_secs(60));
     session.0.handle(NOW + Duration::from_secs(60), WallTime(WALL.0 + 60_000), ServerEvent::Tick).unwrap();
     assert_eq!(session.lines(), ["token 0", "close"]);
+}
+
+#[test]
+fn a_client_with_buckets_of_another_config_or_store_sees_the_first_checkpoint_as_a_whole() {
+    let of = |definition: u32, generation: u32| bucket(definition).wire_name(Generation(generation)).to_string();
+    for (name, partial) in [(of(1, 1), true), (of(2, 1), false), (of(1, 2), false), ("lists[]".into(), false)] {
+        let request =
+            SyncRequest { buckets: vec![BucketPosition { name, after: "4".into() }], ..SyncRequest::default() };
+        let mut session =
+            Conversation(ServerSession::new(&Identity::new("u"), &request, SessionLimits::default(), NOW).unwrap());
+        let definition = |id: u32| DeployedDefinition { form: "".into(), id: DefinitionId(id) };
+        let config = Arc::new(DeployedConfig { text: "a".into(), definitions: vec![definition(0), definition(1)] });
+        let tell = |session: &mut Conversation, op_id: u64, resolved| {
+            let checkpoint = Checkpoint { op_id: OpId(op_id), generation: Generation(1), config: Arc::clone(&config) };
+            let touched = Touched::Unknown;
+            session.tell(ServerEvent::Checkpoint(CheckpointUpdate { checkpoint, touched, resolved }));
+        };
+        tell(&mut session, 10, resolved(&[1, 3]));
+        session.describe(&[2, 8], None);
+        session.sent(1);
+        session.read(vec![answer(1..=2, 10, false)]);
+        let first = if partial { vec!["Data", "PartialComplete"] } else { vec!["Data"] };
+        assert_eq!(session.sent(first.len()), first);
+        session.read(vec![answer(3..=10, 10, false)]);
+        assert_eq!(session.sent(2), ["Data", "Complete"]);
+        // From then on all its rows are of this config.
+        tell(&mut session, 20, None);
+        session.describe(&[3, 9], None);
+        session.sent(1);
+        session.read(vec![answer(11..=11, 20, false)]);
+        assert_eq!(session.sent(2), ["Data", "PartialComplete"]);
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! Keeps S7 (only resolved buckets are read, and the stream ends with the token), S8 (one config per stream) and, with
 //! the store, S5 (a superseded checkpoint is not completed).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -59,6 +59,8 @@ pub struct ServerSession {
     streams: Vec<crate::protocol::StreamDescription>,
     write_checkpoint: Option<WriteCheckpoint>,
     first_line_sent: bool,
+    /// The client shows rows of another config or store: no part of a checkpoint may be shown before its whole (S8).
+    whole_first: bool,
     /// A checkpoint was begun and not completed: the next one must be sent even if it brings nothing else.
     incomplete: bool,
     waiting: Option<CheckpointUpdate>,
@@ -102,6 +104,7 @@ impl ServerSession {
             streams: Vec::new(),
             write_checkpoint: None,
             first_line_sent: false,
+            whole_first: false,
             incomplete: false,
             waiting: None,
             commands: VecDeque::new(),
@@ -191,7 +194,10 @@ impl ServerSession {
     fn checkpoint(&mut self, update: CheckpointUpdate) {
         let CheckpointUpdate { checkpoint, .. } = &update;
         match &self.origin {
-            None => self.origin = Some((checkpoint.generation, Arc::clone(&checkpoint.config))),
+            None => {
+                self.origin = Some((checkpoint.generation, Arc::clone(&checkpoint.config)));
+                self.whole_first = self.has_strange_buckets(checkpoint);
+            }
             Some((generation, config)) => {
                 let same_config = Arc::ptr_eq(config, &checkpoint.config) || **config == *checkpoint.config;
                 if *generation != checkpoint.generation || !same_config {
@@ -214,6 +220,15 @@ impl ServerSession {
                 }
             },
         }
+    }
+
+    /// Whether the client has buckets that are not of this config.
+    fn has_strange_buckets(&self, checkpoint: &Checkpoint) -> bool {
+        let known: HashSet<_> = checkpoint.config.definitions.iter().map(|definition| definition.id).collect();
+        let is_known = |name: &ByteString| {
+            BucketId::definition_in(name, checkpoint.generation).is_some_and(|definition| known.contains(&definition))
+        };
+        !self.positions.keys().all(is_known)
     }
 
     /// Starts on a checkpoint: finds out what to describe.
@@ -318,6 +333,7 @@ impl ServerSession {
             None => {
                 self.commands.push_back(ServerCommand::Send(ServerLine::Complete { last_op_id: upto }));
                 self.incomplete = false;
+                self.whole_first = false;
                 self.state = State::Idle;
                 self.take_waiting()
             }
@@ -367,6 +383,7 @@ impl ServerSession {
         let after = plan::most_urgent_unfinished(&self.buckets);
         if let (Some(done), Some(next)) = (before, after)
             && done < next
+            && !self.whole_first
         {
             let line = ServerLine::PartialComplete { last_op_id: upto, priority: done };
             self.commands.push_back(ServerCommand::Send(line));
