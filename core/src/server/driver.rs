@@ -3,19 +3,22 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::future::{self, Either};
+use futures::future::{self, BoxFuture, Either, FutureExt};
 
 use super::event::{CheckpointUpdate, ResolvedStreams, ServerCommand, ServerEvent, ServerLine, Touched};
 use super::fan_out::{Membership, Notice};
 use super::service::{Inner, StreamPermit};
 use super::session::ServerSession;
 use super::wanted::WantedBucket;
-use crate::bucket::Generation;
+use crate::bucket::{BucketId, Generation};
+use crate::bucket_store::ReadRequest;
 use crate::checkpoint::Checkpoint;
 use crate::config::{ConfigRequest, Reason, StreamSubscription, SubscriptionRef};
 use crate::error::{Error, Result};
 use crate::identity::Identity;
+use crate::operation::OpId;
 use crate::protocol::{DataHeader, Framing, StreamDescription, StreamError, SubscriptionReason, SyncRequest};
+use crate::time::Time;
 use crate::write_checkpoint::ClientKey;
 
 /// Lines are handed to the transport in pieces of about this size.
@@ -32,6 +35,10 @@ pub(super) struct StreamDriver {
     framing: Framing,
     resolved_at: Option<Generation>,
     buffer: Vec<u8>,
+    /// What the store was asked.
+    asked: Option<BoxFuture<'static, Result<ServerEvent>>>,
+    /// A timer that goes off then, kept from wait to wait.
+    timer: Option<(Time, BoxFuture<'static, ()>)>,
     ended: bool,
     _permit: StreamPermit,
 }
@@ -62,6 +69,8 @@ impl StreamDriver {
             framing,
             resolved_at: None,
             buffer: Vec::new(),
+            asked: None,
+            timer: None,
             ended: false,
             _permit: permit,
         })
@@ -84,33 +93,57 @@ impl StreamDriver {
 
     /// Runs until there are bytes to send and nothing more without waiting, or until the end.
     async fn fill(&mut self) -> Result<()> {
+        let mut late = false;
         loop {
             self.look()?;
             match self.session.poll() {
                 Some(ServerCommand::Send(line)) => self.encode(&line),
-                Some(ServerCommand::Describe { at, buckets }) => {
-                    let store = &self.inner.store;
-                    let clients = std::slice::from_ref(&self.client);
-                    let generation = self.generation()?;
-                    let checksums = self.inner.reads.checksums(generation, at, &buckets).await?;
-                    let write_checkpoint = store.write_checkpoints(at, clients).await?.pop().flatten();
-                    self.tell(ServerEvent::Described { checksums, write_checkpoint })?;
-                }
-                Some(ServerCommand::Read(requests)) => {
-                    let chunks = self.inner.reads.read(self.generation()?, &requests).await?;
-                    self.tell(ServerEvent::Read(chunks))?;
-                }
+                Some(ServerCommand::Describe { at, buckets }) => self.asked = Some(self.describe(at, buckets)?),
+                Some(ServerCommand::Read(requests)) => self.asked = Some(self.read(requests)?),
                 Some(ServerCommand::Close) => {
+                    self.asked = None;
                     self.ended = true;
                     return Ok(());
                 }
-                None if self.buffer.is_empty() => self.wait().await?,
-                None => return Ok(()),
+                // Nothing comes soon: what there is, is sent.
+                None if !self.buffer.is_empty() && (late || self.asked.is_none()) => return Ok(()),
+                None if self.asked.is_some() => late |= !self.answer().await?,
+                None => self.wait().await?,
             }
             if self.buffer.len() >= COALESCE {
                 return Ok(());
             }
         }
+    }
+
+    fn describe(&self, at: OpId, buckets: Vec<BucketId>) -> Result<BoxFuture<'static, Result<ServerEvent>>> {
+        let (inner, client, generation) = (Arc::clone(&self.inner), self.client.clone(), self.generation()?);
+        Ok(async move {
+            let checksums = inner.reads.checksums(generation, at, &buckets).await?;
+            let write_checkpoint = inner.store.write_checkpoints(at, &[client]).await?.pop().flatten();
+            Ok(ServerEvent::Described { checksums, write_checkpoint })
+        }
+        .boxed())
+    }
+
+    fn read(&self, requests: Vec<ReadRequest>) -> Result<BoxFuture<'static, Result<ServerEvent>>> {
+        let (inner, generation) = (Arc::clone(&self.inner), self.generation()?);
+        Ok(async move { Ok(ServerEvent::Read(inner.reads.read(generation, &requests).await?)) }.boxed())
+    }
+
+    /// Waits for an answer of the store, or until the session wants to be ticked: signs of life are sent and a token ends
+    /// also while a store is slow. Returns whether the answer came.
+    async fn answer(&mut self) -> Result<bool> {
+        let (due, mut timer) = self.take_timer();
+        let Some(asked) = &mut self.asked else { return Ok(true) };
+        let answer = match future::select(asked, &mut timer).await {
+            Either::Left((answer, _)) => answer,
+            Either::Right(_) => return Ok(false),
+        };
+        self.asked = None;
+        self.timer = Some((due, timer));
+        self.tell(answer?)?;
+        Ok(true)
     }
 
     /// Looks for what does not wait for the end of a download: a newer checkpoint, once the session may be interrupted,
@@ -128,16 +161,24 @@ impl StreamDriver {
 
     /// Waits for a checkpoint that concerns this stream, or until the session wants to be ticked.
     async fn wait(&mut self) -> Result<()> {
-        let clock = &self.inner.clock;
-        let due = self.session.poll_timeout(clock.now(), clock.wall());
-        let timer = clock.sleep_until(due);
-        let notice = match future::select(self.membership.next(), timer).await {
+        let (due, mut timer) = self.take_timer();
+        let notice = match future::select(self.membership.next(), &mut timer).await {
             Either::Left((notice, _)) => Some(notice?),
             Either::Right(_) => None,
         };
-        match notice {
-            Some(notice) => self.notice(notice),
-            None => self.tell(ServerEvent::Tick),
+        // Without a notice the next look tells what time brings.
+        let Some(notice) = notice else { return Ok(()) };
+        self.timer = Some((due, timer));
+        self.notice(notice)
+    }
+
+    /// A timer that goes off when the session wants to be ticked, or a little earlier.
+    fn take_timer(&mut self) -> (Time, BoxFuture<'static, ()>) {
+        let clock = &self.inner.clock;
+        let due = self.session.poll_timeout(clock.now(), clock.wall());
+        match self.timer.take() {
+            Some(timer) if timer.0 <= due => timer,
+            _ => (due, clock.sleep_until(due)),
         }
     }
 

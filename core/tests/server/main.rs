@@ -4,3 +4,5 @@
 mod bench;
 mod clock;
 mod downloads;
+mod slow_store;
+mod slow_stores;

@@ -1,0 +1,103 @@
+//! A store whose reads and sums can be held up, or fail.
+
+use std::sync::{Arc, Mutex};
+
+use futures::channel::oneshot;
+use futures::stream::BoxStream;
+use syncline_core::memory::MemoryBucketStore;
+use syncline_core::{
+    AppendBatch, BucketChecksum, BucketId, BucketStore, Checkpoint, ClientKey, Commit, CompactLimits, Compacted,
+    CurrentRow, Error, LookupKey, LookupRows, MarkerToken, OpId, OperationChunk, Published, ReadRequest, Result,
+    Resume, RowKey, WriteCheckpoint, WriteCheckpointRequest, async_trait,
+};
+
+/// What goes wrong at the next call.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Troubles(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    held: Option<oneshot::Receiver<()>>,
+    gone: Option<OpId>,
+    write_checkpoints: usize,
+}
+
+impl Troubles {
+    /// The next read is answered when the sender is dropped.
+    pub(crate) fn hold_reads(&self) -> oneshot::Sender<()> {
+        let (sender, receiver) = oneshot::channel();
+        self.0.lock().unwrap().held = Some(receiver);
+        sender
+    }
+
+    /// Sums below this one are gone.
+    pub(crate) fn forget_below(&self, op_id: OpId) {
+        self.0.lock().unwrap().gone = Some(op_id);
+    }
+
+    /// How often write checkpoints were looked up.
+    pub(crate) fn write_checkpoints(&self) -> usize {
+        self.0.lock().unwrap().write_checkpoints
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct SlowStore {
+    pub(crate) inner: MemoryBucketStore,
+    pub(crate) troubles: Troubles,
+}
+
+#[async_trait]
+impl BucketStore for SlowStore {
+    async fn resume(&self) -> Result<Resume> {
+        self.inner.resume().await
+    }
+    async fn current_rows(&self, keys: &[RowKey]) -> Result<Vec<Option<CurrentRow>>> {
+        self.inner.current_rows(keys).await
+    }
+    async fn append(&self, batch: AppendBatch) -> Result<()> {
+        self.inner.append(batch).await
+    }
+    async fn commit(&self, commit: Commit) -> Result<Option<Checkpoint>> {
+        self.inner.commit(commit).await
+    }
+    async fn reset(&self) -> Result<()> {
+        self.inner.reset().await
+    }
+    fn checkpoints(&self) -> BoxStream<'static, Result<Published>> {
+        self.inner.checkpoints()
+    }
+    async fn lookup(&self, at: OpId, keys: &[LookupKey]) -> Result<Vec<LookupRows>> {
+        self.inner.lookup(at, keys).await
+    }
+    async fn checksums(&self, at: OpId, buckets: &[BucketId]) -> Result<Vec<BucketChecksum>> {
+        if self.troubles.0.lock().unwrap().gone.is_some_and(|gone| at < gone) {
+            return Err(Error::unavailable("that state is gone"));
+        }
+        self.inner.checksums(at, buckets).await
+    }
+    async fn read(&self, requests: &[ReadRequest]) -> Result<Vec<OperationChunk>> {
+        let held = self.troubles.0.lock().unwrap().held.take();
+        if let Some(held) = held {
+            let _ = held.await;
+        }
+        self.inner.read(requests).await
+    }
+    async fn request_write_checkpoint(
+        &self,
+        client: &ClientKey,
+        request: WriteCheckpointRequest,
+    ) -> Result<WriteCheckpoint> {
+        self.inner.request_write_checkpoint(client, request).await
+    }
+    async fn write_checkpoints(&self, at: OpId, clients: &[ClientKey]) -> Result<Vec<Option<WriteCheckpoint>>> {
+        self.troubles.0.lock().unwrap().write_checkpoints += 1;
+        self.inner.write_checkpoints(at, clients).await
+    }
+    fn pending_markers(&self) -> BoxStream<'static, Result<MarkerToken>> {
+        self.inner.pending_markers()
+    }
+    async fn compact(&self, limits: CompactLimits) -> Result<Compacted> {
+        self.inner.compact(limits).await
+    }
+}
