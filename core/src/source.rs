@@ -107,7 +107,12 @@ pub enum SourceEvent {
         state: Option<SourceState>,
     },
     /// Outside any transaction, nothing of interest lies before this position.
-    Progress(SourcePosition),
+    Progress {
+        /// Where to go on.
+        position: SourcePosition,
+        /// The source waits for it to be acknowledged: it is to be stored now and not when that is convenient.
+        awaited: bool,
+    },
 }
 
 /// How far a snapshot is.

@@ -30,7 +30,7 @@ pub(crate) async fn receive(bench: &Bench) -> Result<Figure> {
                         start.position = Some(position);
                         start.state = state.or(start.state.take());
                     }
-                    SourceEvent::Progress(position) => start.position = Some(position),
+                    SourceEvent::Progress { position, .. } => start.position = Some(position),
                     _ => {}
                 }
             }

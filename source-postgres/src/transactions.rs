@@ -62,7 +62,8 @@ struct Receiving {
     /// A position that was passed and not told.
     passed: Option<Lsn>,
     told_at: Instant,
-    tell_now: bool,
+    /// The server waits for its confirmation.
+    awaited: bool,
 }
 
 impl Session {
@@ -74,7 +75,7 @@ impl Session {
             xids: Vec::new(),
             passed: None,
             told_at: Instant::now(),
-            tell_now: false,
+            awaited: false,
         };
         loop {
             let frames = match stream.try_next() {
@@ -107,10 +108,13 @@ impl Session {
                     self.message(receiving, message, size).await?;
                 }
                 WalFrame::Keepalive { end, reply_requested } => {
-                    if receiving.transaction.is_none() && end > self.position {
+                    // A server that shuts down ends only when all it has sent is confirmed, and asks for that: also for
+                    // a position that was told before and that nobody was in a hurry to store.
+                    let asked = reply_requested && end == self.position;
+                    if receiving.transaction.is_none() && (end > self.position || asked) {
                         self.position = end;
                         receiving.passed = Some(end);
-                        receiving.tell_now |= reply_requested;
+                        receiving.awaited |= reply_requested;
                     }
                 }
             }
@@ -138,12 +142,12 @@ impl Session {
             self.deliver(receiving).await?;
             self.read_tables(false).await?;
         }
-        let due = receiving.told_at.elapsed() >= PROGRESS_INTERVAL || receiving.tell_now;
+        let due = receiving.told_at.elapsed() >= PROGRESS_INTERVAL || receiving.awaited;
         if let (Some(position), true) = (receiving.passed, due) {
             receiving.passed = None;
-            receiving.tell_now = false;
             receiving.told_at = Instant::now();
-            self.output.push(SourceEvent::Progress(position.position()), 0);
+            let awaited = std::mem::take(&mut receiving.awaited);
+            self.output.push(SourceEvent::Progress { position: position.position(), awaited }, 0);
         }
         Ok(())
     }

@@ -269,7 +269,7 @@ impl Source for MemorySource {
                         no_checkpoint_before: at(position),
                         state: SourceState(Bytes::from_static(b"done")),
                     });
-                    events.push(SourceEvent::Progress(at(position)));
+                    events.push(SourceEvent::Progress { position: at(position), awaited: false });
                     (events, position)
                 }
             }

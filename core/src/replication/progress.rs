@@ -37,6 +37,8 @@ pub(super) struct Progress {
     in_transaction: bool,
     position: Option<SourcePosition>,
     position_changed: bool,
+    /// The source waits for the position.
+    awaited: bool,
     source_state: Option<SourceState>,
     markers: Vec<MarkerToken>,
     changed: bool,
@@ -69,6 +71,7 @@ impl Progress {
             in_transaction: false,
             position,
             position_changed: false,
+            awaited: false,
             source_state: None,
             markers: Vec::new(),
             changed: false,
@@ -147,10 +150,12 @@ impl Progress {
         }
     }
 
-    /// Outside a transaction, nothing of interest lies before this position.
-    pub(super) fn idle(&mut self, position: SourcePosition) {
+    /// Outside a transaction, nothing of interest lies before this position; `awaited` if the source waits for it.
+    pub(super) fn idle(&mut self, position: SourcePosition, awaited: bool) {
         self.in_transaction = false;
         self.advance(position);
+        // If it is stored already, the source has been told.
+        self.awaited |= awaited && self.position_changed;
     }
 
     fn advance(&mut self, position: SourcePosition) {
@@ -192,7 +197,7 @@ impl Progress {
         self.changed
             || self.source_state.is_some()
             || unblocks
-            || (self.position_changed && now.since(self.last_commit) >= IDLE_COMMIT)
+            || (self.position_changed && (self.awaited || now.since(self.last_commit) >= IDLE_COMMIT))
     }
 
     /// When an idle position is to be stored.
@@ -226,6 +231,7 @@ impl Progress {
         self.markers.clear();
         self.unpublished = if published { false } else { self.unpublished || self.changed };
         self.changed = false;
+        self.awaited = false;
         self.last_commit = now;
         std::mem::take(&mut self.position_changed).then_some(self.position.as_ref()).flatten()
     }
@@ -262,13 +268,27 @@ mod tests {
         progress.transaction_end(at(4), None);
         assert!(!progress.due_commit().expect("a commit").publish, "position 4 lies before 5");
         progress.committed(Time(0), false);
-        progress.idle(at(5));
+        progress.idle(at(5), false);
         assert!(progress.commit_due(Time(0)), "an idle position unblocks what waits");
         assert!(progress.due_commit().expect("a commit").publish);
         assert_eq!(progress.committed(Time(0), true), Some(&at(5)));
-        progress.idle(at(6));
+        progress.idle(at(6), false);
         assert!(!progress.commit_due(Time(9_999)));
         assert!(progress.commit_due(Time(10_000)));
+    }
+
+    #[test]
+    fn a_position_that_the_source_waits_for_is_stored_at_once() {
+        let mut progress = fresh();
+        progress.idle(at(1), true);
+        assert!(progress.commit_due(Time(0)));
+        progress.committed(Time(0), false);
+        progress.idle(at(1), true);
+        assert!(!progress.commit_due(Time(0)), "it is stored already");
+        progress.idle(at(2), false);
+        assert!(!progress.commit_due(Time(0)));
+        progress.idle(at(2), true);
+        assert!(progress.commit_due(Time(0)), "it was told before, and is awaited now");
     }
 
     #[test]
@@ -278,7 +298,7 @@ mod tests {
         let stored = progress.due_commit().expect("a commit").replicator_state;
         let mut again = Progress::resume(stored.as_ref(), Some(at(4)), Time(0)).expect("readable");
         assert!(!again.commit_due(Time(0)));
-        again.idle(at(7));
+        again.idle(at(7), false);
         assert!(again.due_commit().expect("a commit").publish);
     }
 
@@ -286,7 +306,7 @@ mod tests {
     fn a_position_never_goes_back() {
         let mut progress = fresh();
         progress.transaction_end(at(9), None);
-        progress.idle(at(3));
+        progress.idle(at(3), false);
         assert_eq!(progress.due_commit().expect("a commit").position, Some(at(9)));
     }
 }

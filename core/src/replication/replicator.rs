@@ -324,7 +324,7 @@ impl Run<'_> {
                     self.inner.status(|status| status.last_committed_at = committed_at);
                 }
             }
-            SourceEvent::Progress(position) => self.progress.idle(position),
+            SourceEvent::Progress { position, awaited } => self.progress.idle(position, awaited),
         }
         if self.applier.is_full() {
             self.flush().await?;

@@ -250,7 +250,7 @@ impl Replica {
                 }
                 self.advance(position);
             }
-            SourceEvent::Progress(position) => {
+            SourceEvent::Progress { position, .. } => {
                 assert!(!self.in_transaction, "progress inside a transaction");
                 self.advance(position);
             }

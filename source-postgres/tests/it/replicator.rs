@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
+use postgres_fixture::Cluster;
 use syncline_core::memory::MemoryBucketStore;
 use syncline_core::{BucketStore, ClientKey, Replicator, SyncConfig, WriteCheckpointRequest};
 
@@ -48,6 +49,30 @@ async fn a_write_checkpoint_comes_back_after_the_write_and_soon_after_a_fault() 
             }
         }
         assert!(round != 2 || began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    }
+    assert!(!running.is_finished());
+    running.abort();
+}
+
+/// Postgres ends only when the reader of its log has confirmed all of it, even where nothing concerns that reader.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_shuts_down_does_not_wait_for_an_idle_replicator() {
+    let cluster = Cluster::start().await.unwrap();
+    let url = cluster.fresh_database().await.unwrap();
+    let database = Database::at(url.clone(), "CREATE TABLE lists (id text PRIMARY KEY); CREATE SCHEMA other").await;
+    let store = MemoryBucketStore::default();
+    let replicator = Replicator::new(database.source(), SyncConfig::parse(CONFIG).unwrap(), store.clone());
+    let mut checkpoints = store.checkpoints();
+    let running = tokio::spawn(replicator.run());
+    for round in 0..3 {
+        let database = cluster.connect(&url).await.unwrap();
+        database.batch_execute(&format!("INSERT INTO lists VALUES ('{round}')")).await.unwrap();
+        tokio::time::timeout(LIMIT, checkpoints.next()).await.unwrap().unwrap().unwrap();
+        // It makes log that nobody replicates.
+        database.batch_execute("CREATE TABLE other.t (n int); DROP TABLE other.t").await.unwrap();
+        let began = Instant::now();
+        cluster.restart().await.unwrap();
+        assert!(began.elapsed() < Duration::from_secs(3), "round {round}: {:?}", began.elapsed());
     }
     assert!(!running.is_finished());
     running.abort();
