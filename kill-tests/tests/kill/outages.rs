@@ -51,8 +51,13 @@ async fn a_postgres_that_goes_down_is_followed_again_in_time() {
         assert_eq!(stack.postgres.rows(slot).await, before, "after {outage:?}");
         stack.history().await;
     }
+    // Down for so long that the delays between attempts are at their longest.
+    stack.postgres.crash();
+    stack.server().mentions("retry_in_ms=1000").await;
+    stack.postgres.start_again().await;
+    figures.add(stack.recovery(Instant::now(), &ben).await);
     traffic.stop().await;
-    every_write_arrived(&stack, &anna, OUTAGES.len()).await;
+    every_write_arrived(&stack, &anna, OUTAGES.len() + 1).await;
     stack.converges(&[&anna, &ben]).await;
     figures.check();
 }

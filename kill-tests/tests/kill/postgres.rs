@@ -81,18 +81,26 @@ impl Postgres {
     /// Goes down and comes back; returns when connections are taken.
     pub(crate) async fn suffer(&mut self, outage: Outage) {
         match outage {
-            Outage::Restart => self.cluster.restart().await.unwrap(),
-            Outage::Crash => {
-                self.cluster.crash().unwrap();
-                self.cluster.start_again().await.unwrap();
+            Outage::Restart => {
+                self.cluster.restart().await.unwrap();
+                self.client = connect(&self.url).await;
+                return;
             }
-            Outage::KillPostmaster => {
-                self.cluster.signal("KILL", self.cluster.pid().unwrap()).unwrap();
-                self.cluster.crash().unwrap();
-                // A new postmaster refuses to start as long as a child of the old one lives.
-                until("Postgres starts again", async || self.cluster.start_again().await.ok()).await;
-            }
+            Outage::Crash => {}
+            Outage::KillPostmaster => self.cluster.signal("KILL", self.cluster.pid().unwrap()).unwrap(),
         }
+        self.crash();
+        self.start_again().await;
+    }
+
+    /// Ends at once, unless it has already.
+    pub(crate) fn crash(&self) {
+        self.cluster.crash().unwrap();
+    }
+
+    pub(crate) async fn start_again(&mut self) {
+        // A new postmaster refuses to start as long as a child of a killed one lives.
+        until("Postgres starts again", async || self.cluster.start_again().await.ok()).await;
         self.client = connect(&self.url).await;
     }
 }

@@ -78,6 +78,12 @@ impl Process {
         .await
     }
 
+    /// Waits for a line with this somewhere in it.
+    pub(crate) async fn mentions(&self, text: &str) {
+        let what = format!("{} mentions {text}", self.name);
+        until(&what, async || self.lines().iter().any(|line| line.contains(text)).then_some(())).await;
+    }
+
     /// Gives it a line to read.
     pub(crate) async fn give(&mut self, line: &str) {
         let stdin = self.stdin.as_mut().unwrap();

@@ -1,5 +1,6 @@
 //! A server that is killed while it reads the tables for the first time.
 
+use crate::postgres::Outage;
 use crate::process::Kill;
 use crate::stack::Stack;
 use crate::traffic::Traffic;
@@ -25,6 +26,8 @@ async fn a_snapshot_goes_on_where_it_was_killed() {
         stack.server_killed().await;
     }
     stack.serve(None).await;
+    stack.server().tells(1, PROGRESS).await;
+    stack.postgres.suffer(Outage::Crash).await;
     stack.server().tells(1, "phase Streaming").await;
     traffic.flows(10).await;
     traffic.stop().await;
@@ -35,6 +38,7 @@ async fn a_snapshot_goes_on_where_it_was_killed() {
     // Whatever is told of a unit, the one before it is durable. A snapshot that started over would tell of its first.
     let mut durable = 0;
     for life in &stack.snapshot {
+        assert!(life.is_sorted_by(|one, next| one < next), "it started over within a life: {:?}", stack.snapshot);
         assert!(life.first().is_none_or(|first| *first > durable), "it started over: {:?}", stack.snapshot);
         durable = life.iter().rev().nth(1).copied().unwrap_or(durable);
     }
