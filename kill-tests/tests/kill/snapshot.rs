@@ -17,6 +17,30 @@ const KILLS: [Kill; 6] = [
     Kill::After(3, PROGRESS),
 ];
 
+/// The first steps of a store, one after the other: its config; a slot that no store knows yet; all tables, which are
+/// small; and the stream that makes them a checkpoint.
+const FIRST_STEPS: [Kill; 8] = [
+    Kill::At("commit.before:1"),
+    Kill::At("commit.after:1"),
+    Kill::At("append.staged:1"),
+    Kill::At("commit.before:1"),
+    Kill::At("append.staged:1"),
+    Kill::At("commit.after:1"),
+    Kill::At("commit.before:1"),
+    Kill::At("commit.after:1"),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_killed_at_each_of_its_first_steps_takes_the_next() {
+    let mut stack = Stack::start(1_000).await;
+    for kill in FIRST_STEPS {
+        stack.serve(Some(kill)).await;
+        stack.server_killed().await;
+    }
+    stack.serve(None).await;
+    stack.converges(&[]).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_snapshot_goes_on_where_it_was_killed() {
     let mut stack = Stack::start(200_000).await;

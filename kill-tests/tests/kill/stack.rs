@@ -5,11 +5,12 @@ use std::time::Instant;
 use kill_tests::TABLES;
 use syncline_source_postgres::Lsn;
 use tempfile::TempDir;
+use tokio::net::TcpListener;
 
 use crate::client::Client;
 use crate::figures::Recovery;
 use crate::history::History;
-use crate::patience::until;
+use crate::patience::{DEADLINE, until};
 use crate::postgres::Postgres;
 use crate::process::{Kill, Process};
 
@@ -71,6 +72,14 @@ impl Stack {
         no_alarm(&lines);
         let rows = lines.iter().filter_map(|line| line.strip_prefix("snapshot public.items ")?.parse().ok());
         self.snapshot.push(rows.collect());
+    }
+
+    /// Stands in for a server that is down, until clients have tried so many times to reach it.
+    pub(crate) async fn turns_away(&self, attempts: usize) {
+        let listener = TcpListener::bind(&self.address).await.unwrap();
+        for _ in 0..attempts {
+            tokio::time::timeout(DEADLINE, listener.accept()).await.expect("clients go on trying").unwrap();
+        }
     }
 
     /// A client of this user with a new file, started.
