@@ -4,6 +4,7 @@ use crate::postgres::Outage;
 use crate::process::Kill;
 use crate::stack::Stack;
 use crate::traffic::Traffic;
+use crate::writes::every_write_arrived;
 
 const PROGRESS: &str = "snapshot public.items ";
 
@@ -39,6 +40,29 @@ async fn a_server_killed_at_each_of_its_first_steps_takes_the_next() {
     }
     stack.serve(None).await;
     stack.converges(&[]).await;
+}
+
+/// The same over a store that was in use, while a client that knows it goes on writing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_killed_while_it_starts_over_goes_on() {
+    let mut stack = Stack::start(1_000).await;
+    stack.serve(None).await;
+    let mut anna = stack.client("anna").await;
+    anna.process().tells(1, "synced").await;
+    anna.write(10).await;
+    anna.process().tells(10, "wrote ").await;
+    stack.server_killed().await;
+    stack.loses_its_slot().await;
+    stack.postgres.execute("DELETE FROM items WHERE right(id, 1) < '3'; UPDATE items SET owner_id = 'ben'").await;
+    for kill in FIRST_STEPS {
+        anna.write(3).await;
+        stack.serve(Some(kill)).await;
+        stack.server_killed().await;
+    }
+    stack.serve(None).await;
+    anna.process().tells(10 + 3 * FIRST_STEPS.len(), "wrote ").await;
+    every_write_arrived(&stack, &anna, 1 + FIRST_STEPS.len()).await;
+    stack.converges(&[&anna]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
