@@ -166,7 +166,9 @@ fn check_pattern(pattern: &TablePattern, catalog: &Catalog, occasion: Occasion, 
         }
         match occasion {
             Occasion::First => {
-                problems.push(format!("table {label} has no column `{column}`, which the sync config reads"));
+                problems.push(format!(
+                    "table {label} has no column `{column}`, which the sync config reads: add it, or correct the config"
+                ));
             }
             Occasion::Again => {
                 tracing::warn!(table = label, column = &**column, "no column of this name is there now");

@@ -177,6 +177,7 @@ async fn one_stream_too_many_is_told_to_come_back_and_a_closed_one_makes_room() 
     let first = server.post("/sync/stream").send().await.unwrap();
     let second = server.post("/sync/stream").send().await.unwrap();
     assert_eq!(second.status(), 429);
+    assert_eq!(second.headers()["retry-after"], "5");
     assert!(second.bytes().await.unwrap().is_empty());
     drop(first);
     let again = async {

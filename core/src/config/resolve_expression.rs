@@ -6,6 +6,7 @@ use super::functions::Function;
 use super::operation::{CastTarget, Operation};
 use super::span::Span;
 use super::sql::ast::{BinaryOperator, Call, Expr, ExprKind, IsWhat, Name, SelectItem};
+use super::suggestion::nearest;
 use crate::value::Value;
 
 type Condition = Expression<ConditionInput>;
@@ -340,8 +341,12 @@ impl Scope {
                 let diagnostic = report.fatal("unknown-request-function", call.name_span(), message);
                 if name == "user_id" {
                     diagnostic.help("the user's id comes from the token: auth.user_id()");
-                } else {
+                } else if nearest(name, &["user_id", "parameter", "parameters"]).is_some() {
                     diagnostic.near(name, &["user_id", "parameter", "parameters"]);
+                } else {
+                    let id = if source == RequestSource::Auth { "auth.user_id(), " } else { "" };
+                    let schema = &schema.text;
+                    diagnostic.help(format!("there are {id}{schema}.parameter('…') and {schema}.parameters()"));
                 }
                 return None;
             }

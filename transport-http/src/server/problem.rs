@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::http::StatusCode;
+use axum::http::header::RETRY_AFTER;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use syncline_core::{Error, ErrorKind};
@@ -70,8 +71,8 @@ impl From<Error> for Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         if self.status == StatusCode::TOO_MANY_REQUESTS {
-            // As the official service answers: without a body.
-            return self.status.into_response();
+            // As the official service answers: without a body. Streams end all the time, so a place may be free soon.
+            return (self.status, [(RETRY_AFTER, "5")]).into_response();
         }
         let body = json!({ "error": {
             "name": self.name,
