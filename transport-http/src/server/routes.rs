@@ -41,6 +41,7 @@ pub(super) async fn sync_stream(State(state): State<HttpState>, request: Request
         ?user_agent,
         "a sync stream opens"
     );
+    let expiry = identity.expiry();
     let mut lines = state.service.stream(identity, request, framing)?;
     let headers = [
         (CONTENT_TYPE, framing.content_type()),
@@ -54,7 +55,7 @@ pub(super) async fn sync_stream(State(state): State<HttpState>, request: Request
         lines = coding.compress(lines);
     }
     let coding = coding.map(|coding| [(CONTENT_ENCODING, coding.name())]);
-    Ok((headers, coding, stream_body(lines, state.limits.patience)).into_response())
+    Ok((headers, coding, stream_body(lines, state.limits.patience, expiry)).into_response())
 }
 
 /// `GET /write-checkpoint2.json?client_id=…`: the next number, at once.
