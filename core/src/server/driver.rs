@@ -14,7 +14,7 @@ use crate::bucket::{BucketId, Generation};
 use crate::bucket_store::ReadRequest;
 use crate::checkpoint::Checkpoint;
 use crate::config::{ConfigRequest, Reason, StreamSubscription, SubscriptionRef};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::identity::Identity;
 use crate::operation::OpId;
 use crate::protocol::{DataHeader, Framing, StreamDescription, StreamError, SubscriptionReason, SyncRequest};
@@ -23,6 +23,15 @@ use crate::write_checkpoint::ClientKey;
 
 /// Lines are handed to the transport in pieces of about this size.
 const COALESCE: usize = 32 << 10;
+
+/// An answer of the store that has not come yet.
+type Asked = BoxFuture<'static, Result<Answer>>;
+
+enum Answer {
+    Told(ServerEvent),
+    /// Sums cannot be had at this checkpoint, or not at all.
+    Gone(Error),
+}
 
 /// One stream: its session and what it needs to obey it.
 pub(super) struct StreamDriver {
@@ -36,7 +45,7 @@ pub(super) struct StreamDriver {
     resolved_at: Option<Generation>,
     buffer: Vec<u8>,
     /// What the store was asked.
-    asked: Option<BoxFuture<'static, Result<ServerEvent>>>,
+    asked: Option<Asked>,
     /// A timer that goes off then, kept from wait to wait.
     timer: Option<(Time, BoxFuture<'static, ()>)>,
     ended: bool,
@@ -98,7 +107,9 @@ impl StreamDriver {
             self.look()?;
             match self.session.poll() {
                 Some(ServerCommand::Send(line)) => self.encode(&line),
-                Some(ServerCommand::Describe { at, buckets }) => self.asked = Some(self.describe(at, buckets)?),
+                Some(ServerCommand::Describe { at, buckets, write_checkpoint }) => {
+                    self.asked = Some(self.describe(at, buckets, write_checkpoint)?);
+                }
                 Some(ServerCommand::Read(requests)) => self.asked = Some(self.read(requests)?),
                 Some(ServerCommand::Close) => {
                     self.asked = None;
@@ -116,19 +127,30 @@ impl StreamDriver {
         }
     }
 
-    fn describe(&self, at: OpId, buckets: Vec<BucketId>) -> Result<BoxFuture<'static, Result<ServerEvent>>> {
+    fn describe(&self, at: OpId, buckets: Vec<BucketId>, write_checkpoint: bool) -> Result<Asked> {
         let (inner, client, generation) = (Arc::clone(&self.inner), self.client.clone(), self.generation()?);
         Ok(async move {
-            let checksums = inner.reads.checksums(generation, at, &buckets).await?;
-            let write_checkpoint = inner.store.write_checkpoints(at, &[client]).await?.pop().flatten();
-            Ok(ServerEvent::Described { checksums, write_checkpoint })
+            let checksums = match inner.reads.checksums(generation, at, &buckets).await {
+                Ok(checksums) => checksums,
+                Err(error) if error.kind() == ErrorKind::Unavailable => return Ok(Answer::Gone(error)),
+                Err(error) => return Err(error),
+            };
+            let write_checkpoint = match write_checkpoint {
+                true => inner.store.write_checkpoints(at, &[client]).await?.pop().flatten(),
+                false => None,
+            };
+            Ok(Answer::Told(ServerEvent::Described { checksums, write_checkpoint }))
         }
         .boxed())
     }
 
-    fn read(&self, requests: Vec<ReadRequest>) -> Result<BoxFuture<'static, Result<ServerEvent>>> {
+    fn read(&self, requests: Vec<ReadRequest>) -> Result<Asked> {
         let (inner, generation) = (Arc::clone(&self.inner), self.generation()?);
-        Ok(async move { Ok(ServerEvent::Read(inner.reads.read(generation, &requests).await?)) }.boxed())
+        Ok(async move {
+            let chunks = inner.reads.read(generation, &requests).await?;
+            Ok(Answer::Told(ServerEvent::Read(chunks)))
+        }
+        .boxed())
     }
 
     /// Waits for an answer of the store, or until the session wants to be ticked: signs of life are sent and a token ends
@@ -142,7 +164,17 @@ impl StreamDriver {
         };
         self.asked = None;
         self.timer = Some((due, timer));
-        self.tell(answer?)?;
+        match answer? {
+            Answer::Told(event) => self.tell(event)?,
+            // If compaction went past the checkpoint there is a newer one already; if not, the store itself is away.
+            Answer::Gone(error) => match self.membership.look(true)? {
+                Some(notice) => {
+                    self.tell(ServerEvent::Gone)?;
+                    self.notice(notice)?;
+                }
+                None => return Err(error),
+            },
+        }
         Ok(true)
     }
 

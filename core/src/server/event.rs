@@ -75,9 +75,11 @@ pub enum ServerEvent {
     Described {
         /// One per bucket asked for.
         checksums: Vec<BucketChecksum>,
-        /// The client's write checkpoint.
+        /// The client's write checkpoint, if it was asked for and there is one.
         write_checkpoint: Option<WriteCheckpoint>,
     },
+    /// The other answer to [`ServerCommand::Describe`]: the store has gone past the checkpoint, a newer one follows.
+    Gone,
     /// The answer to [`ServerCommand::Read`], one per request.
     Read(Vec<OperationChunk>),
     /// The service shuts down.
@@ -95,6 +97,8 @@ pub enum ServerCommand {
         at: OpId,
         /// The buckets.
         buckets: Vec<BucketId>,
+        /// Whether the write checkpoint may have risen.
+        write_checkpoint: bool,
     },
     /// Read operations.
     Read(Vec<ReadRequest>),

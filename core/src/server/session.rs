@@ -61,6 +61,8 @@ pub struct ServerSession {
     first_line_sent: bool,
     /// The client shows rows of another config or store: no part of a checkpoint may be shown before its whole (S8).
     whole_first: bool,
+    /// What an update touched was never described: anything may have changed.
+    undescribed: bool,
     /// A checkpoint was begun and not completed: the next one must be sent even if it brings nothing else.
     incomplete: bool,
     waiting: Option<CheckpointUpdate>,
@@ -105,6 +107,7 @@ impl ServerSession {
             write_checkpoint: None,
             first_line_sent: false,
             whole_first: false,
+            undescribed: false,
             incomplete: false,
             waiting: None,
             commands: VecDeque::new(),
@@ -149,6 +152,7 @@ impl ServerSession {
         match event {
             ServerEvent::Checkpoint(update) => self.checkpoint(update),
             ServerEvent::Described { checksums, write_checkpoint } => self.described(&checksums, write_checkpoint)?,
+            ServerEvent::Gone => self.gone()?,
             ServerEvent::Read(chunks) => self.read(chunks)?,
             ServerEvent::Closing => self.close(),
             ServerEvent::Tick => {}
@@ -234,6 +238,7 @@ impl ServerSession {
     /// Starts on a checkpoint: finds out what to describe.
     fn begin(&mut self, update: CheckpointUpdate) {
         let CheckpointUpdate { checkpoint, touched, resolved } = update;
+        let touched = if std::mem::take(&mut self.undescribed) { Touched::Unknown } else { touched };
         if let Some(resolved) = resolved {
             self.adopt(&resolved);
         }
@@ -250,7 +255,7 @@ impl ServerSession {
             return;
         }
         let buckets = asked.iter().map(|&index| self.buckets[index].wanted.id.clone()).collect();
-        self.commands.push_back(ServerCommand::Describe { at: checkpoint.op_id, buckets });
+        self.commands.push_back(ServerCommand::Describe { at: checkpoint.op_id, buckets, write_checkpoint });
         self.state = State::Describing { checkpoint, asked };
     }
 
@@ -316,6 +321,15 @@ impl ServerSession {
         self.commands.push_back(ServerCommand::Send(line));
         self.state = State::Sending { checkpoint, reading: Vec::new(), sent: 0, bytes: 0 };
         self.go_on()
+    }
+
+    /// The checkpoint was compacted away before its sums were read: the next one takes its place.
+    fn gone(&mut self) -> Result<()> {
+        let State::Describing { .. } = std::mem::replace(&mut self.state, State::Idle) else {
+            return Err(Error::internal("a checkpoint is gone that nobody asked for"));
+        };
+        self.undescribed = true;
+        self.take_waiting()
     }
 
     /// Asks for more operations, or completes.

@@ -17,7 +17,8 @@ pub(crate) struct Troubles(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
-    held: Option<oneshot::Receiver<()>>,
+    held_reads: Option<oneshot::Receiver<()>>,
+    held_sums: Option<oneshot::Receiver<()>>,
     gone: Option<OpId>,
     write_checkpoints: usize,
 }
@@ -26,7 +27,14 @@ impl Troubles {
     /// The next read is answered when the sender is dropped.
     pub(crate) fn hold_reads(&self) -> oneshot::Sender<()> {
         let (sender, receiver) = oneshot::channel();
-        self.0.lock().unwrap().held = Some(receiver);
+        self.0.lock().unwrap().held_reads = Some(receiver);
+        sender
+    }
+
+    /// The next sums are given when the sender is dropped.
+    pub(crate) fn hold_sums(&self) -> oneshot::Sender<()> {
+        let (sender, receiver) = oneshot::channel();
+        self.0.lock().unwrap().held_sums = Some(receiver);
         sender
     }
 
@@ -71,13 +79,17 @@ impl BucketStore for SlowStore {
         self.inner.lookup(at, keys).await
     }
     async fn checksums(&self, at: OpId, buckets: &[BucketId]) -> Result<Vec<BucketChecksum>> {
+        let held = self.troubles.0.lock().unwrap().held_sums.take();
+        if let Some(held) = held {
+            let _ = held.await;
+        }
         if self.troubles.0.lock().unwrap().gone.is_some_and(|gone| at < gone) {
             return Err(Error::unavailable("that state is gone"));
         }
         self.inner.checksums(at, buckets).await
     }
     async fn read(&self, requests: &[ReadRequest]) -> Result<Vec<OperationChunk>> {
-        let held = self.troubles.0.lock().unwrap().held.take();
+        let held = self.troubles.0.lock().unwrap().held_reads.take();
         if let Some(held) = held {
             let _ = held.await;
         }

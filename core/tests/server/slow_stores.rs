@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use syncline_core::protocol::SyncRequest;
-use syncline_core::{Clock, Identity, WallTime};
+use syncline_core::{Clock, ErrorKind, Identity, OpId, WallTime};
 
 use crate::bench::{Bench, kind};
 use crate::slow_store::{SlowStore, Troubles};
@@ -43,4 +43,45 @@ fn a_slow_read_goes_on_where_it_was() {
     assert_eq!(client.lines().iter().map(kind).collect::<Vec<_>>(), ["checkpoint", "token 3600"]);
     drop(held);
     assert_eq!(client.lines().iter().map(kind).collect::<Vec<_>>(), ["bulk 10", "checkpoint_complete"]);
+}
+
+#[test]
+fn a_checkpoint_that_was_compacted_away_gives_way_to_the_next() {
+    let (mut bench, troubles) = bench();
+    bench.put("bulk", 10, 10);
+    let mut client = bench.open(Identity::new("anna"), SyncRequest::default());
+    client.lines();
+    let held = troubles.hold_sums();
+    bench.put("bulk", 10, 10);
+    assert!(client.piece().is_none());
+    let newest = bench.put("urgent", 1, 10);
+    troubles.forget_below(newest);
+    drop(held);
+    let lines = client.lines();
+    let kinds: Vec<_> = lines.iter().map(kind).collect();
+    assert_eq!(kinds, ["checkpoint_diff", "urgent 1", "partial_checkpoint_complete", "bulk 10", "checkpoint_complete"]);
+    assert_eq!(lines[0]["checkpoint_diff"]["last_op_id"], newest.0.to_string());
+}
+
+#[test]
+fn sums_that_cannot_be_had_at_all_end_the_stream() {
+    let (mut bench, troubles) = bench();
+    let newest = bench.put("bulk", 10, 10);
+    troubles.forget_below(OpId(newest.0 + 1));
+    let mut client = bench.open(Identity::new("anna"), SyncRequest::default());
+    assert_eq!(client.piece().unwrap().unwrap_err().kind(), ErrorKind::Unavailable);
+}
+
+#[test]
+fn the_write_checkpoint_is_looked_up_only_when_it_may_have_risen() {
+    let (mut bench, troubles) = bench();
+    let mut client = bench.open(Identity::new("anna"), SyncRequest::default());
+    client.lines();
+    assert_eq!(troubles.write_checkpoints(), 1);
+    bench.put("bulk", 1, 10);
+    assert_eq!(
+        client.lines().iter().map(kind).collect::<Vec<_>>(),
+        ["checkpoint_diff", "bulk 1", "checkpoint_complete"]
+    );
+    assert_eq!(troubles.write_checkpoints(), 1);
 }
