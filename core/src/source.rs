@@ -60,7 +60,8 @@ pub enum SourceEvent {
         /// The rows.
         rows: Vec<SourceRow>,
     },
-    /// The rows so far are one resumable unit: to be committed together with this state.
+    /// The rows so far are one resumable unit: to be committed together with this state. A source that can resume
+    /// sends it before the first of them too: after a crash it knows then that a snapshot is under way.
     SnapshotProgress {
         /// What to hand back in [`SourceStart::state`].
         state: SourceState,
@@ -146,6 +147,8 @@ pub struct Reread {
 /// - Positions only rise within a stream, and a position handed to [`acknowledge`](Self::acknowledge) is never needed
 ///   again.
 /// - [`events`](Self::events) may be called again after its stream ended or was dropped; there is one stream at a time.
+/// - A snapshot of which anything was sent is ended by a `SnapshotDone`, after a restart too: until it comes, nothing is
+///   published.
 /// - Everything read beside the stream (snapshots, rows read again) sees every transaction that the stream has sent.
 /// - Nothing is buffered without a bound when the reader is slow.
 #[async_trait]

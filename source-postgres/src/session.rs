@@ -36,6 +36,8 @@ pub(crate) struct Session {
     pub(crate) state_changed: bool,
     /// Some table may be stale or not completely read.
     unsettled: bool,
+    /// Whether it was told that a reading is open, by this run or an earlier one.
+    reading_told: bool,
     /// For catalog queries and messages of this run.
     pub(crate) sql: Link,
     pub(crate) types: TypeRegistry,
@@ -123,6 +125,8 @@ impl Session {
                     publication,
                     consistent_point,
                     selection: selected,
+                    // Even if there is no table yet: only its end lets anything be published.
+                    reading: true,
                     tables: Vec::new(),
                 };
                 (state, consistent_point, true, false)
@@ -132,6 +136,7 @@ impl Session {
         shared.durable.send_replace(durable.unwrap_or_default());
         shared.streamed.begin(&mut sql).await?;
         let mut session = Self {
+            reading_told: start.state.is_some() && state.reading,
             settings: settings.clone(),
             shared: shared.clone(),
             selection: start.selection,
@@ -314,7 +319,8 @@ impl Session {
     /// Whether some table is to be read now.
     pub(crate) fn reading_due(&self) -> bool {
         self.unsettled
-            && (!self.state.is_complete()
+            && (self.state.reading
+                || !self.state.is_complete()
                 || self.state.tables.iter().any(|table| table.stale.is_some_and(|at| at <= self.position)))
     }
 
@@ -325,6 +331,7 @@ impl Session {
             return Ok(());
         }
         let catalog = self.load_catalog().await?;
+        self.open_reading().await?;
         let position = self.position;
         let (due, kept): (Vec<TableRecord>, Vec<TableRecord>) = std::mem::take(&mut self.state.tables)
             .into_iter()
@@ -345,6 +352,8 @@ impl Session {
         }
         self.snapshot().await?;
         let no_checkpoint_before = self.sql.insert_lsn().await?.position();
+        self.state.reading = false;
+        self.reading_told = false;
         let state = self.state.encode()?;
         self.state_changed = false;
         let size = state.0.len();
@@ -354,6 +363,18 @@ impl Session {
         self.nudge().await?;
         self.unsettled = self.state.tables.iter().any(|table| table.stale.is_some());
         self.rebuild().await
+    }
+
+    /// Makes it known that tables are being read, before the first of their rows: whatever happens from here on, the next
+    /// run tells the end of the reading.
+    async fn open_reading(&mut self) -> Result<(), Stop> {
+        self.state.reading = true;
+        if std::mem::replace(&mut self.reading_told, true) {
+            return Ok(());
+        }
+        let table = self.state.tables.first().map(TableRecord::label).unwrap_or_default();
+        self.push_progress(table, 0, None)?;
+        self.output.flush().await
     }
 
     /// Whether the sync config reads a column of a table.

@@ -207,23 +207,29 @@ impl Session {
     /// Closes a unit: what was sent before can be resumed after.
     async fn tell_progress(&mut self, record: &TableRecord, rows: u64, unit: &mut Unit) -> Result<(), Stop> {
         *unit = Unit::new();
-        let done = |table: &&TableRecord| table.parts.iter().all(|part| part.progress == Progress::Done);
-        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-        let progress = SnapshotProgress {
-            table: record.label(),
-            rows,
-            estimated: self.estimates.get(&record.oid).copied(),
-            tables_done: count(self.state.tables.iter().filter(done).count()),
-            tables: count(self.state.tables.len()),
-        };
         if self.slot_checked_at.elapsed() >= SLOT_CHECK_INTERVAL {
             self.check_slot().await?;
         }
+        self.push_progress(record.label(), rows, self.estimates.get(&record.oid).copied())?;
+        self.output.flush().await
+    }
+
+    /// Adds the state to what is sent, to be stored together with what was sent before.
+    pub(crate) fn push_progress(&mut self, table: String, rows: u64, estimated: Option<u64>) -> Result<(), Error> {
+        let done = |table: &&TableRecord| table.parts.iter().all(|part| part.progress == Progress::Done);
+        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        let progress = SnapshotProgress {
+            table,
+            rows,
+            estimated,
+            tables_done: count(self.state.tables.iter().filter(done).count()),
+            tables: count(self.state.tables.len()),
+        };
         let state = self.state.encode()?;
         self.state_changed = false;
         let size = state.0.len();
         self.output.push(SourceEvent::SnapshotProgress { state, progress }, size);
-        self.output.flush().await
+        Ok(())
     }
 }
 

@@ -7,7 +7,7 @@ use syncline_core::{Error, Result, SourceState, TableSelection};
 use crate::lsn::Lsn;
 
 /// Raised when the encoding changes; another version means starting over.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// Everything that must survive a restart.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +24,9 @@ pub(crate) struct State {
     pub(crate) consistent_point: Lsn,
     /// A hash of what was selected when the tables were last checked in full.
     pub(crate) selection: u64,
+    /// A reading of tables was begun, and its end not told: nothing is published before it is, even if no table is left to
+    /// be read.
+    pub(crate) reading: bool,
     pub(crate) tables: Vec<TableRecord>,
 }
 
@@ -150,6 +153,7 @@ mod tests {
             publication: 9,
             consistent_point: Lsn(11),
             selection: 12,
+            reading: true,
             tables: vec![TableRecord {
                 oid: 1,
                 schema: "public".into(),

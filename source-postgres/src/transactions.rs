@@ -139,6 +139,10 @@ impl Session {
             self.poll().await?;
         }
         if self.reading_due() {
+            // What is read is stored as of this position, or the tables would later be read by what was passed already.
+            if let Some(position) = receiving.passed.take() {
+                self.output.push(SourceEvent::Progress(position.position()), 0);
+            }
             self.deliver(receiving).await?;
             self.read_tables(false).await?;
         }

@@ -14,6 +14,9 @@ use crate::write_checkpoint::MarkerToken;
 /// How often a position without changes is stored, so that an idle source can forget what it has sent.
 const IDLE_COMMIT: Duration = Duration::from_secs(10);
 
+/// The first byte of [`Stored`] as it is written. The encoding before had no version: it began with a boolean.
+const VERSION: u8 = 2;
+
 /// The part of the progress that is stored with every commit that changed it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Stored {
@@ -23,6 +26,41 @@ struct Stored {
     no_checkpoint_before: Option<SourcePosition>,
     /// The shapes of stored row images, by number.
     shapes: Vec<Shape>,
+    /// A snapshot was begun and is not complete: tables may be empty or half read, after a crash too.
+    in_snapshot: bool,
+}
+
+/// [`Stored`] as it was when it did not know of snapshots that are under way.
+#[derive(Deserialize)]
+struct StoredBefore {
+    snapshot_done: bool,
+    no_checkpoint_before: Option<SourcePosition>,
+    shapes: Vec<Shape>,
+}
+
+impl Stored {
+    fn encode(&self) -> Result<Bytes> {
+        let bytes = postcard::to_extend(self, vec![VERSION])
+            .map_err(|error| Error::internal("the state of replication cannot be written").caused_by(error))?;
+        Ok(bytes.into())
+    }
+
+    fn decode(bytes: &Bytes) -> Result<Self> {
+        match bytes.split_first() {
+            Some((&VERSION, bytes)) => postcard::from_bytes(bytes),
+            Some((0 | 1, _)) => postcard::from_bytes(bytes).map(|before: StoredBefore| Self {
+                snapshot_done: before.snapshot_done,
+                no_checkpoint_before: before.no_checkpoint_before,
+                shapes: before.shapes,
+                in_snapshot: false,
+            }),
+            Some((other, _)) => {
+                return Err(Error::data(format!("the stored state of replication has the unknown version {other}")));
+            }
+            None => return Err(Error::data("the stored state of replication is empty")),
+        }
+        .map_err(|error| Error::data("the stored state of replication cannot be read").caused_by(error))
+    }
 }
 
 /// Where replication stands between two commits.
@@ -33,7 +71,8 @@ struct Stored {
 pub(super) struct Progress {
     stored: Stored,
     stored_changed: bool,
-    in_snapshot: bool,
+    /// Rows of a snapshot have come whose state has not: they become durable together, or not at all.
+    in_unit: bool,
     in_transaction: bool,
     position: Option<SourcePosition>,
     position_changed: bool,
@@ -61,13 +100,12 @@ impl Progress {
     pub(super) fn resume(state: Option<&Bytes>, position: Option<SourcePosition>, now: Time) -> Result<Self> {
         let stored = match state {
             None => Stored::default(),
-            Some(bytes) => postcard::from_bytes(bytes)
-                .map_err(|error| Error::data("the stored state of replication cannot be read").caused_by(error))?,
+            Some(bytes) => Stored::decode(bytes)?,
         };
         Ok(Self {
             stored,
             stored_changed: false,
-            in_snapshot: false,
+            in_unit: false,
             in_transaction: false,
             position,
             position_changed: false,
@@ -97,22 +135,35 @@ impl Progress {
         self.stored.shapes.get(number as usize)
     }
 
-    /// Rows of a snapshot were appended.
+    /// Rows of a snapshot were appended, or those of a table were taken away before one.
     pub(super) fn snapshot_rows(&mut self) {
-        self.in_snapshot = true;
+        self.in_unit = true;
         self.changed = true;
+        self.set_in_snapshot(true);
     }
 
     /// A unit of a snapshot is complete: it must be committed now, and not be shown.
     pub(super) fn snapshot_unit(&mut self, state: SourceState) {
-        self.in_snapshot = true;
+        self.in_unit = false;
         self.changed = true;
         self.source_state = Some(state);
+        self.set_in_snapshot(true);
+    }
+
+    fn set_in_snapshot(&mut self, in_snapshot: bool) {
+        self.stored_changed |= self.stored.in_snapshot != in_snapshot;
+        self.stored.in_snapshot = in_snapshot;
+    }
+
+    /// Whether rows of a snapshot may be stored that must not be shown.
+    pub(super) fn in_snapshot(&self) -> bool {
+        self.stored.in_snapshot
     }
 
     /// The snapshot is complete.
     pub(super) fn snapshot_done(&mut self, no_checkpoint_before: SourcePosition, state: SourceState) {
-        self.in_snapshot = false;
+        self.in_unit = false;
+        self.set_in_snapshot(false);
         self.changed = true;
         self.source_state = Some(state);
         self.stored.snapshot_done = true;
@@ -168,7 +219,7 @@ impl Progress {
     /// Whether what was committed may be shown at this point.
     fn publishable(&self) -> bool {
         self.stored.snapshot_done
-            && !self.in_snapshot
+            && !self.stored.in_snapshot
             && !self.in_transaction
             && match (&self.stored.no_checkpoint_before, &self.position) {
                 (None, _) => true,
@@ -179,7 +230,7 @@ impl Progress {
 
     /// What holds back the next checkpoint, for an operator (S10).
     pub(super) fn blocker(&self) -> Option<&'static str> {
-        if !self.stored.snapshot_done || self.in_snapshot {
+        if !self.stored.snapshot_done || self.stored.in_snapshot {
             Some("a snapshot is not complete")
         } else if !self.publishable() && !self.in_transaction {
             Some("the stream has not passed the end of a snapshot")
@@ -190,7 +241,7 @@ impl Progress {
 
     /// Whether a commit is worth its fsync now: at a boundary, with something to say.
     pub(super) fn commit_due(&self, now: Time) -> bool {
-        if self.in_transaction {
+        if self.in_transaction || self.in_unit {
             return false;
         }
         let unblocks = self.unpublished && self.publishable();
@@ -202,18 +253,12 @@ impl Progress {
 
     /// When an idle position is to be stored.
     pub(super) fn next_idle_commit(&self) -> Option<Time> {
-        (self.position_changed && !self.in_transaction).then(|| self.last_commit + IDLE_COMMIT)
+        (self.position_changed && !self.in_transaction && !self.in_unit).then(|| self.last_commit + IDLE_COMMIT)
     }
 
     /// What the commit carries. Call [`committed`](Self::committed) once it is durable.
     pub(super) fn due_commit(&self) -> Result<DueCommit> {
-        let replicator_state = if self.stored_changed {
-            let bytes = postcard::to_stdvec(&self.stored)
-                .map_err(|error| Error::internal("the state of replication cannot be written").caused_by(error))?;
-            Some(bytes.into())
-        } else {
-            None
-        };
+        let replicator_state = if self.stored_changed { Some(self.stored.encode()?) } else { None };
         Ok(DueCommit {
             // Within a snapshot there is no position yet; the state says where to go on.
             position: self.position_changed.then(|| self.position.clone()).flatten(),
@@ -300,6 +345,39 @@ mod tests {
         assert!(!again.commit_due(Time(0)));
         again.idle(at(7), false);
         assert!(again.due_commit().expect("a commit").publish);
+    }
+
+    #[test]
+    fn a_restart_knows_that_a_snapshot_is_under_way() {
+        let mut progress = fresh();
+        progress.snapshot_done(at(1), state());
+        progress.idle(at(2));
+        assert!(progress.due_commit().expect("a commit").publish);
+        progress.committed(Time(0), true);
+        // A table is read again: it was reset, and a part of it became durable.
+        progress.snapshot_rows();
+        assert!(!progress.commit_due(Time(99_999)), "rows become durable only with the state that tells of them");
+        progress.snapshot_unit(state());
+        let stored = progress.due_commit().expect("a commit").replicator_state;
+        let mut again = Progress::resume(stored.as_ref(), Some(at(2)), Time(0)).expect("readable");
+        again.transaction_change();
+        again.transaction_end(at(3), None);
+        assert!(!again.due_commit().expect("a commit").publish, "half a table must not be shown");
+        assert_eq!(again.blocker(), Some("a snapshot is not complete"));
+        again.snapshot_done(at(3), state());
+        assert!(again.due_commit().expect("a commit").publish);
+    }
+
+    #[test]
+    fn a_state_of_the_version_before_is_read() {
+        let before = (true, Some(at(7)), Vec::<Shape>::new());
+        let bytes = Bytes::from(postcard::to_stdvec(&before).expect("encodes"));
+        let mut progress = Progress::resume(Some(&bytes), Some(at(6)), Time(0)).expect("readable");
+        progress.idle(at(6));
+        assert!(!progress.due_commit().expect("a commit").publish);
+        progress.idle(at(7));
+        assert!(progress.due_commit().expect("a commit").publish);
+        assert!(Progress::resume(Some(&Bytes::from_static(&[9])), None, Time(0)).is_err());
     }
 
     #[test]

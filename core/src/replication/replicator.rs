@@ -275,6 +275,15 @@ impl Run<'_> {
     }
 
     async fn handle(&mut self, event: SourceEvent) -> Result<()> {
+        if let SourceEvent::TableReset { .. }
+        | SourceEvent::SnapshotRows { .. }
+        | SourceEvent::SnapshotProgress { .. } = event
+        {
+            // Transactions before a snapshot need not wait for its end to be shown.
+            if !self.progress.in_snapshot() && self.progress.commit_due(self.inner.clock.now()) {
+                self.commit().await?;
+            }
+        }
         match event {
             // Handled by the caller, who ends the run.
             SourceEvent::HistoryLost { .. } => {}

@@ -22,6 +22,7 @@ struct Durable {
     position: Option<SourcePosition>,
     state: Option<SourceState>,
     no_checkpoint_before: Option<SourcePosition>,
+    in_snapshot: bool,
 }
 
 /// A copy of some tables.
@@ -32,7 +33,6 @@ pub(crate) struct Replica {
     durable: Durable,
     now: Durable,
     in_transaction: bool,
-    in_snapshot: bool,
     pub(crate) markers: Vec<MarkerToken>,
     pub(crate) commits: usize,
     pub(crate) resets: usize,
@@ -51,7 +51,6 @@ impl Replica {
             durable: Durable::default(),
             now: Durable::default(),
             in_transaction: false,
-            in_snapshot: false,
             markers: Vec::new(),
             commits: 0,
             resets: 0,
@@ -65,6 +64,13 @@ impl Replica {
     /// From now on nothing is acknowledged.
     pub(crate) fn hold_acknowledgements(&mut self) {
         self.acknowledge = false;
+    }
+
+    pub(crate) fn may_publish(&self) -> bool {
+        !self.in_transaction
+            && !self.now.in_snapshot
+            && self.now.state.is_some()
+            && self.now.no_checkpoint_before <= self.now.position
     }
 
     pub(crate) fn position(&self) -> Option<&SourcePosition> {
@@ -88,7 +94,21 @@ impl Replica {
         self.events = None;
         self.now = self.durable.clone();
         self.in_transaction = false;
-        self.in_snapshot = false;
+    }
+
+    /// Takes single events, as small batches would bring them, until one of them fits; what follows it in its batch is lost
+    /// in a crash.
+    pub(crate) async fn crash_before(&mut self, what: impl Fn(&SourceEvent) -> bool) {
+        loop {
+            let events = self.events.as_mut().expect("the replica was started");
+            let batch = tokio::time::timeout(LIMIT, events.next()).await.expect("an event within the limit");
+            for event in batch.expect("the stream goes on").unwrap() {
+                if what(&event) {
+                    return self.crash();
+                }
+                self.apply(event).await.unwrap();
+            }
+        }
     }
 
     /// Forgets the rows of a table, as if they had been missed.
@@ -189,25 +209,18 @@ impl Replica {
         self.catch_up().await;
     }
 
-    fn may_publish(&self) -> bool {
-        !self.in_transaction
-            && !self.in_snapshot
-            && self.now.state.is_some()
-            && self.now.no_checkpoint_before <= self.now.position
-    }
-
     async fn apply(&mut self, event: SourceEvent) -> Result<()> {
         match event {
             SourceEvent::HistoryLost { reason } => self.lost = Some(reason),
             SourceEvent::TableReset { table } => {
                 assert!(!self.in_transaction, "a reset inside a transaction");
                 self.resets += 1;
-                self.in_snapshot = true;
+                self.now.in_snapshot = true;
                 self.now.rows.retain(|(id, _), _| *id != table);
             }
             SourceEvent::SnapshotRows { table, rows } => {
                 assert!(!self.in_transaction, "a snapshot inside a transaction");
-                self.in_snapshot = true;
+                self.now.in_snapshot = true;
                 self.snapshot_rows += rows.len();
                 for row in rows {
                     let key = (row.key.table, row.key.key.clone());
@@ -217,11 +230,12 @@ impl Replica {
             }
             SourceEvent::SnapshotProgress { state, progress } => {
                 assert!(progress.tables_done <= progress.tables);
+                self.now.in_snapshot = true;
                 self.now.state = Some(state);
                 self.commit();
             }
             SourceEvent::SnapshotDone { no_checkpoint_before, state } => {
-                self.in_snapshot = false;
+                self.now.in_snapshot = false;
                 self.now.state = Some(state);
                 self.now.no_checkpoint_before = Some(no_checkpoint_before).max(self.now.no_checkpoint_before.take());
                 self.commit();

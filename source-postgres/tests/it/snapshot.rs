@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use syncline_core::SourceEvent;
+
 use crate::bench_database::{Database, columns, tables};
 use crate::replica::Replica;
 
@@ -75,12 +77,73 @@ async fn a_table_without_an_order_is_read_in_one_go_and_again_after_a_crash() {
     .await;
     let mut replica = Replica::new(database.source(), tables(&["t"]));
     replica.start().await.unwrap();
-    replica.until("some rows are read", |replica| replica.snapshot_rows >= 12_000).await;
+    replica.until("some rows are read", |replica| replica.snapshot_rows >= 25_000).await;
     replica.crash();
     database.execute("DELETE FROM t WHERE id < 100").await;
     replica.run().await;
     assert_eq!(replica.resets, 1);
     assert_eq!(replica.rows("t").len(), 39_901);
+}
+
+fn is_done(event: &SourceEvent) -> bool {
+    matches!(event, SourceEvent::SnapshotDone { .. })
+}
+
+#[tokio::test]
+async fn a_crash_between_the_last_row_and_the_end_of_a_reading_is_made_good() {
+    // So many rows that the last chunk is large enough to be told.
+    let database = Database::new(
+        "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, 'v' FROM generate_series(1, 25000) i;",
+    )
+    .await;
+    let source = database.source().poll_interval(Duration::from_millis(100));
+    let mut replica = Replica::new(source, tables(&["t"]));
+    replica.start().await.unwrap();
+    replica.crash_before(is_done).await;
+    assert_eq!(replica.rows("t").len(), 25_000);
+    replica.run().await;
+    replica.assert_equal(&database, "t").await;
+    assert_eq!(replica.snapshot_rows, 25_000, "nothing was read twice");
+
+    // While the stream runs: a row is there that the stream has not passed yet.
+    database.execute("ALTER TABLE t ADD c int DEFAULT 7").await;
+    replica.crash_before(is_done).await;
+    assert!(!replica.may_publish());
+    database.execute("DELETE FROM t WHERE id < 100").await;
+    replica.start().await.unwrap();
+    assert!(!replica.may_publish());
+    replica.catch_up().await;
+    replica.assert_equal(&database, "t").await;
+    assert_eq!(replica.resets, 1);
+    // Before the table is emptied, too.
+    database.execute("ALTER TABLE t ADD d int DEFAULT 8").await;
+    replica.crash_before(|event| matches!(event, SourceEvent::TableReset { .. })).await;
+    assert!(!replica.may_publish());
+    replica.run().await;
+    replica.until_equal(&database, "t").await;
+}
+
+#[tokio::test]
+async fn a_selection_that_matches_nothing_yet_is_complete() {
+    let database = Database::new(
+        "CREATE TABLE p (id int, r text, PRIMARY KEY (id, r)) PARTITION BY LIST (r); CREATE TABLE other (id int PRIMARY KEY)",
+    )
+    .await;
+    for names in [&["nothing_%"][..], &["p"]] {
+        let source =
+            database.source().slot(format!("{}_{}", database.source().slot_name(), names.len() + names[0].len()));
+        let mut replica = Replica::new(source, tables(names));
+        replica.run().await;
+        assert!(replica.may_publish());
+        // Its state is known after a restart.
+        replica.crash();
+        replica.run().await;
+        assert_eq!(replica.lost, None);
+    }
+    database.execute("CREATE TABLE p_a PARTITION OF p FOR VALUES IN ('a'); INSERT INTO p VALUES (1, 'a')").await;
+    let mut replica = Replica::new(database.source(), tables(&["p"]));
+    replica.run().await;
+    replica.assert_equal(&database, "p").await;
 }
 
 #[tokio::test]
