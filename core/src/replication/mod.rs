@@ -5,6 +5,8 @@ mod progress;
 mod replicator;
 mod row_image;
 mod status;
+#[cfg(test)]
+mod tests;
 mod upkeep;
 
 pub use replicator::Replicator;

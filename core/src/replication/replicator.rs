@@ -23,8 +23,9 @@ use crate::write_checkpoint::MarkerToken;
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 /// Replication must go on within two seconds of the restart of whatever stopped.
 const LAST_RETRY: Duration = Duration::from_millis(1_000);
-/// Changes wait for a shared commit at most this long while more keep coming.
+/// Changes wait for a shared commit at most this long while more keep coming, and until so many of them wait.
 const COMMIT_DELAY: Duration = Duration::from_millis(50);
+const COMMIT_ROWS: u64 = 20_000;
 const COMPACT_EVERY: Duration = Duration::from_secs(600);
 
 /// Brings the changes of a [`Source`] through a [`SyncConfig`] into a [`BucketStore`].
@@ -169,11 +170,23 @@ impl Inner {
         }
     }
 
-    /// Sends each pending marker through the source; returns only with an error.
+    /// Sends each pending marker through the source; returns only with an error that does not pass by itself.
     async fn send_markers(&self) -> Result<()> {
         let mut pending: BoxStream<'static, Result<MarkerToken>> = self.store.pending_markers();
         while let Some(token) = pending.next().await {
-            self.source.emit_marker(&token?).await?;
+            let token = token?;
+            let mut delay = FIRST_RETRY;
+            // What hinders a marker need not hinder changes: the stream goes on meanwhile. One that was sent twice is
+            // found the first time.
+            while let Err(error) = self.source.emit_marker(&token).await {
+                if !matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Protocol) {
+                    return Err(error);
+                }
+                tracing::warn!(%error, retry_in_ms = delay.as_millis(), "a write checkpoint's marker was not sent");
+                self.status(|status| status.error = Some(format!("a marker cannot be sent: {error}")));
+                self.clock.sleep_until(self.clock.now() + delay).await;
+                delay = (delay * 2).min(LAST_RETRY);
+            }
         }
         Err(Error::unavailable("the store ended its stream of markers"))
     }
@@ -223,6 +236,7 @@ struct Run<'a> {
     applier: Applier,
     /// Since when changes wait for a commit that they share with later ones.
     batched_since: Option<Time>,
+    /// Rows since the last commit.
     status_rows: u64,
 }
 
@@ -241,18 +255,29 @@ impl Run<'_> {
                     self.inner.store.reset().await?;
                     return Err(Error::unavailable(format!("the history of the source is lost: {reason}")));
                 }
+                let boundary = matches!(event, SourceEvent::Commit { .. });
                 self.handle(event).await?;
+                // A batch may end anywhere, and under a backlog always inside a transaction.
+                if boundary && self.waited_enough() {
+                    self.commit().await?;
+                }
             }
             // Transactions that have arrived already share one commit; a lone one waits for nobody.
             ready = events.next().now_or_never();
-            let now = self.inner.clock.now();
-            let waited = self.batched_since.is_some_and(|since| now.since(since) >= COMMIT_DELAY);
-            if self.progress.commit_due(now) && (ready.is_none() || waited) {
+            if self.waited_enough() || (ready.is_none() && self.progress.commit_due(self.inner.clock.now())) {
                 self.commit().await?;
-            } else if self.batched_since.is_none() && self.progress.commit_due(now) {
-                self.batched_since = Some(now);
             }
         }
+    }
+
+    /// Whether changes that could be committed have waited for others long enough.
+    fn waited_enough(&mut self) -> bool {
+        let now = self.inner.clock.now();
+        if !self.progress.commit_due(now) {
+            return false;
+        }
+        let since = *self.batched_since.get_or_insert(now);
+        now.since(since) >= COMMIT_DELAY || self.status_rows >= COMMIT_ROWS
     }
 
     /// The next batch, storing an idle position when it is time for that.

@@ -1,0 +1,276 @@
+//! The replicator against a source that sends what a test tells it to, on a clock that a test moves.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::channel::mpsc;
+use futures::executor::{LocalPool, block_on};
+use futures::future::BoxFuture;
+use futures::stream::{BoxStream, StreamExt};
+use futures::task::LocalSpawnExt;
+
+use super::Replicator;
+use crate::bucket_store::BucketStore;
+use crate::clock::Clock;
+use crate::config::SyncConfig;
+use crate::error::{Error, Result};
+use crate::memory::MemoryBucketStore;
+use crate::operation::OpId;
+use crate::source::{Reread, SnapshotProgress, Source, SourceEvent, SourcePosition, SourceStart, SourceState};
+use crate::table::{Field, RowKey, SourceColumn, SourceRow, SourceTable, TableId};
+use crate::time::{Time, WallTime};
+use crate::value::Value;
+use crate::write_checkpoint::{ClientKey, MarkerToken, WriteCheckpointRequest};
+
+const CONFIG: &str =
+    "config: { edition: 3 }\nstreams:\n  all:\n    auto_subscribe: true\n    query: SELECT id, n, big FROM t\n";
+
+/// Sends the batches that it is given, one stream after the other.
+#[derive(Debug, Clone, Default)]
+struct Script(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    sender: Mutex<Option<mpsc::UnboundedSender<Result<Vec<SourceEvent>>>>>,
+    streams: AtomicUsize,
+    acknowledged: Mutex<Vec<SourcePosition>>,
+    rows: Mutex<HashMap<RowKey, SourceRow>>,
+    rereads: AtomicUsize,
+    /// Where the source stands when a row is read again.
+    now: AtomicU64,
+    refused_markers: AtomicUsize,
+    markers: AtomicUsize,
+}
+
+impl Script {
+    fn send(&self, batch: Vec<SourceEvent>) {
+        let sender = self.0.sender.lock().expect("no test panicked");
+        sender.as_ref().expect("a stream is open").unbounded_send(Ok(batch)).expect("somebody reads it");
+    }
+}
+
+#[async_trait]
+impl Source for Script {
+    async fn events(&self, _: SourceStart) -> Result<BoxStream<'static, Result<Vec<SourceEvent>>>> {
+        let (sender, batches) = mpsc::unbounded();
+        *self.0.sender.lock().expect("no test panicked") = Some(sender);
+        self.0.streams.fetch_add(1, Ordering::Relaxed);
+        Ok(batches.boxed())
+    }
+
+    fn acknowledge(&self, position: &SourcePosition) {
+        self.0.acknowledged.lock().expect("no test panicked").push(position.clone());
+    }
+
+    async fn emit_marker(&self, _: &MarkerToken) -> Result<()> {
+        let refused = &self.0.refused_markers;
+        if refused.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
+            return Err(Error::unavailable("not now"));
+        }
+        self.0.markers.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn reread(&self, _: &SourceTable, keys: &[RowKey]) -> Result<Reread> {
+        self.0.rereads.fetch_add(1, Ordering::Relaxed);
+        let rows = self.0.rows.lock().expect("no test panicked");
+        let rows = keys.iter().map(|key| Some((table(), rows.get(key)?.clone()))).collect();
+        Ok(Reread { rows, no_checkpoint_before: at(self.0.now.load(Ordering::Relaxed)) })
+    }
+}
+
+/// Moves on by `step` milliseconds whenever it is asked; nobody sleeps longer than a moment.
+#[derive(Debug, Clone)]
+struct Ticking {
+    now: Arc<AtomicU64>,
+    step: u64,
+}
+
+impl Clock for Ticking {
+    fn now(&self) -> Time {
+        Time(self.now.fetch_add(self.step, Ordering::Relaxed))
+    }
+
+    fn wall(&self) -> WallTime {
+        WallTime(0)
+    }
+
+    fn sleep_until(&self, time: Time) -> BoxFuture<'static, ()> {
+        if self.step == 0 && self.now.load(Ordering::Relaxed) < time.0 {
+            return Box::pin(std::future::pending());
+        }
+        Box::pin(std::future::ready(()))
+    }
+}
+
+struct Bench {
+    script: Script,
+    store: MemoryBucketStore,
+    step: u64,
+    pool: LocalPool,
+    replicator: Replicator,
+}
+
+impl Bench {
+    /// A clock of this step; 0 stands still.
+    fn new(step: u64) -> Self {
+        let (script, store) = (Script::default(), MemoryBucketStore::new());
+        let replicator = replicator(&script, &store, step);
+        let mut bench = Self { script, store, step, pool: LocalPool::new(), replicator };
+        bench.start();
+        bench.send(vec![
+            SourceEvent::SnapshotDone { no_checkpoint_before: at(1), state: state() },
+            SourceEvent::Progress(at(1)),
+        ]);
+        bench
+    }
+
+    fn start(&mut self) {
+        let running = self.replicator.run();
+        self.pool.spawner().spawn_local(async move { drop(running.await) }).expect("a pool that runs");
+        self.pool.run_until_stalled();
+    }
+
+    /// Dropped at once, as in a crash, and started again.
+    fn restart(&mut self) {
+        self.pool = LocalPool::new();
+        self.replicator = replicator(&self.script, &self.store, self.step);
+        self.start();
+    }
+
+    fn send(&mut self, batch: Vec<SourceEvent>) {
+        self.script.send(batch);
+        self.pool.run_until_stalled();
+    }
+
+    fn published(&self) -> Option<OpId> {
+        block_on(self.store.resume()).expect("a store").checkpoint.map(|checkpoint| checkpoint.op_id)
+    }
+}
+
+fn replicator(script: &Script, store: &MemoryBucketStore, step: u64) -> Replicator {
+    let clock = Ticking { now: Arc::default(), step };
+    Replicator::with_clock(script.clone(), SyncConfig::parse(CONFIG).expect("a config"), store.clone(), clock)
+}
+
+fn at(position: u64) -> SourcePosition {
+    SourcePosition(Bytes::copy_from_slice(&position.to_be_bytes()))
+}
+
+fn state() -> SourceState {
+    SourceState(Bytes::from_static(b"s"))
+}
+
+fn table() -> Arc<SourceTable> {
+    let column = |name: &str| SourceColumn { name: name.into(), key: name == "id", type_name: "text".into() };
+    let columns = ["id", "n", "big"].map(column).into();
+    Arc::new(SourceTable { id: TableId(1), schema: "public".into(), name: "t".into(), columns })
+}
+
+fn key(id: &str) -> RowKey {
+    RowKey { table: TableId(1), key: Bytes::copy_from_slice(id.as_bytes()) }
+}
+
+fn row(id: &str, n: i64, big: Field) -> SourceRow {
+    SourceRow { key: key(id), fields: vec![Field::Value(id.into()), Field::Value(Value::Integer(n)), big] }
+}
+
+fn put(row: SourceRow, old: Option<&str>) -> SourceEvent {
+    SourceEvent::Put { table: table(), row, old_key: old.map(key) }
+}
+
+fn commit(position: u64) -> SourceEvent {
+    SourceEvent::Commit { position: at(position), committed_at: None, state: None }
+}
+
+/// Transactions of so many rows each, in batches that end where it happens.
+fn backlog(transactions: u64, rows: u64) -> Vec<Vec<SourceEvent>> {
+    let events: Vec<SourceEvent> = (0..transactions)
+        .flat_map(|number| {
+            let row = move |n: u64| row(&format!("{number}.{n}"), 0, Field::Value(Value::Null));
+            (0..rows).map(move |n| put(row(n), None)).chain([commit(10 + number)])
+        })
+        .collect();
+    events.chunks(5_000).map(<[SourceEvent]>::to_vec).collect()
+}
+
+fn big(text: &str) -> Field {
+    Field::Value(text.into())
+}
+
+#[test]
+fn a_backlog_is_committed_on_the_way_wherever_its_batches_end() {
+    let mut bench = Bench::new(0);
+    let before = bench.replicator.status().commits;
+    // All of them are there before the first is dealt with.
+    backlog(60, 1_000).into_iter().for_each(|batch| bench.script.send(batch));
+    bench.pool.run_until_stalled();
+    let commits = bench.replicator.status().commits - before;
+    assert!((3..=6).contains(&commits), "{commits} commits for 60 transactions");
+    let acknowledged = bench.script.0.acknowledged.lock().expect("no test panicked").clone();
+    assert!(acknowledged.contains(&at(29)) && acknowledged.last() == Some(&at(69)), "{acknowledged:?}");
+}
+
+#[test]
+fn small_transactions_share_a_commit_until_it_is_time_and_a_lone_one_waits_for_nobody() {
+    let mut bench = Bench::new(0);
+    let before = bench.replicator.status().commits;
+    backlog(3_000, 1).into_iter().for_each(|batch| bench.script.send(batch));
+    bench.pool.run_until_stalled();
+    assert_eq!(bench.replicator.status().commits, before + 1, "time stood still");
+    bench.send(vec![put(row("lone", 1, Field::Value(Value::Null)), None), commit(5_000)]);
+    assert_eq!(bench.replicator.status().commits, before + 2);
+
+    // A millisecond passes with each transaction, at least.
+    let mut bench = Bench::new(1);
+    let before = bench.replicator.status().commits;
+    backlog(3_000, 1).into_iter().for_each(|batch| bench.script.send(batch));
+    bench.pool.run_until_stalled();
+    let commits = bench.replicator.status().commits - before;
+    assert!((30..=150).contains(&commits), "{commits} commits in 3 s or a little more");
+}
+
+#[test]
+fn half_a_table_is_not_shown_after_a_crash() {
+    let mut bench = Bench::new(0);
+    bench.send(vec![put(row("a", 1, big("x")), None), commit(2)]);
+    let before = bench.published();
+    assert!(before.is_some());
+    bench.send(vec![
+        SourceEvent::TableReset { table: TableId(1) },
+        SourceEvent::SnapshotProgress { state: state(), progress: SnapshotProgress::default() },
+    ]);
+    bench.restart();
+    bench.send(vec![put(row("b", 1, big("x")), None), commit(3)]);
+    assert_eq!(bench.published(), before, "the table is empty but for one row");
+    assert_eq!(bench.replicator.status().blocked_by, Some("a snapshot is not complete"));
+    bench.send(vec![SourceEvent::SnapshotDone { no_checkpoint_before: at(3), state: state() }]);
+    assert!(bench.published() > before);
+}
+
+#[test]
+fn what_was_committed_before_a_snapshot_is_shown_before_it() {
+    let mut bench = Bench::new(0);
+    let before = bench.published();
+    bench.send(vec![
+        put(row("a", 1, big("x")), None),
+        commit(2),
+        SourceEvent::SnapshotProgress { state: state(), progress: SnapshotProgress::default() },
+    ]);
+    assert!(bench.published() > before);
+}
+
+#[test]
+fn a_marker_that_cannot_be_sent_is_sent_later_while_the_stream_goes_on() {
+    let mut bench = Bench::new(1);
+    bench.script.0.refused_markers.store(3, Ordering::Relaxed);
+    let client = ClientKey("c".into());
+    let request = bench.store.request_write_checkpoint(&client, WriteCheckpointRequest::Next);
+    block_on(request).expect("a store");
+    bench.send(vec![put(row("a", 1, big("x")), None), commit(2)]);
+    assert_eq!(bench.script.0.markers.load(Ordering::Relaxed), 1);
+    assert_eq!(bench.script.0.streams.load(Ordering::Relaxed), 1, "the stream was not opened again");
+}
