@@ -16,7 +16,7 @@ use crate::checkpoint::DeployedConfig;
 use crate::config::{EvaluatedRow, Evaluation, SyncConfig, TableEvaluator};
 use crate::error::{Error, Result};
 use crate::operation::NewOperation;
-use crate::source::Source;
+use crate::source::{Source, SourcePosition};
 use crate::table::{Field, RowKey, SourceRow, SourceTable, TableId};
 use crate::value::Value;
 
@@ -33,6 +33,8 @@ pub(super) struct Applier {
     tables: HashMap<TableId, BoundTable>,
     pending: Vec<RowChange>,
     pending_bytes: usize,
+    /// Rows that were read again, until the stream has passed where they were read.
+    reread: HashMap<RowKey, SourcePosition>,
     image_buffer: BytesMut,
     evaluation: Evaluation,
 }
@@ -55,6 +57,10 @@ enum RowChange {
         table: Arc<SourceTable>,
         row: SourceRow,
         old_key: Option<RowKey>,
+        /// No table was read at a later moment than that of this change.
+        settled: bool,
+        /// The position before its transaction, if its key is another.
+        position: Option<SourcePosition>,
     },
     Remove {
         key: RowKey,
@@ -72,6 +78,7 @@ impl Applier {
             tables: HashMap::new(),
             pending: Vec::new(),
             pending_bytes: 0,
+            reread: HashMap::new(),
             image_buffer: BytesMut::new(),
             evaluation: Evaluation::new(),
         }
@@ -87,9 +94,18 @@ impl Applier {
         self.pending.extend(rows.into_iter().map(|row| RowChange::Snapshot { table: Arc::clone(table), row }));
     }
 
-    pub(super) fn put(&mut self, table: Arc<SourceTable>, row: SourceRow, old_key: Option<RowKey>) {
+    /// `progress` as it is before the transaction of the change.
+    pub(super) fn put(
+        &mut self,
+        table: Arc<SourceTable>,
+        row: SourceRow,
+        old_key: Option<RowKey>,
+        progress: &Progress,
+    ) {
         self.pending_bytes += row_size(&row);
-        self.pending.push(RowChange::Put { table, row, old_key });
+        let settled = old_key.is_none() || progress.has_passed_reading();
+        let position = old_key.is_some().then(|| progress.position().cloned()).flatten();
+        self.pending.push(RowChange::Put { table, row, old_key, settled, position });
     }
 
     pub(super) fn remove(&mut self, key: RowKey) {
@@ -119,10 +135,11 @@ impl Applier {
                         self.write(&table, row, None, &mut rows, &mut touched, &mut batch, progress)?;
                     }
                 }
-                RowChange::Put { table, row, old_key } => {
-                    let row = match self.fill(&table, row, old_key.as_ref(), &rows, progress)? {
+                RowChange::Put { table, row, old_key, settled, position } => {
+                    let settled = settled && self.is_older(old_key.as_ref(), position.as_ref());
+                    let row = match self.fill(&table, row, old_key.as_ref(), settled, &rows, progress)? {
                         Filled::Row(row) => Some(row),
-                        Filled::Missing(key) => reread(source, &table, key, progress).await?,
+                        Filled::Missing(key) => self.read_again(source, &table, key, progress).await?,
                     };
                     match row {
                         Some((table, row)) => {
@@ -135,6 +152,8 @@ impl Applier {
                 RowChange::Remove { key } => leave(key, &mut rows, &mut touched, &mut batch),
             }
         }
+        // Every change up to here was applied, so the next one lies behind this position.
+        self.reread.retain(|_, until| !progress.has_passed(until));
         touched.sort_unstable();
         touched.dedup();
         batch.rows = touched
@@ -174,6 +193,7 @@ impl Applier {
         table: &Arc<SourceTable>,
         mut row: SourceRow,
         old_key: Option<&RowKey>,
+        settled: bool,
         rows: &Overlay,
         progress: &Progress,
     ) -> Result<Filled> {
@@ -181,6 +201,11 @@ impl Applier {
             return Ok(Filled::Row((Arc::clone(table), row)));
         }
         let before = old_key.unwrap_or(&row.key);
+        // A row that was read at a later moment than that of this change may be another one, which took over the key when
+        // it became free. Under the same key that would not matter: its own change, which sends all of it, is ahead.
+        if *before != row.key && !settled {
+            return Ok(Filled::Missing(row.key));
+        }
         let Some(Some(stored)) = rows.get(before) else { return Ok(Filled::Missing(row.key)) };
         let number = row_image::shape_of(&stored.image)?;
         let shape = progress
@@ -198,6 +223,29 @@ impl Applier {
             }
         }
         Ok(Filled::Row((Arc::clone(table), row)))
+    }
+
+    /// Whether the stored row of this key was not read again at a moment that the stream reaches only after `position`.
+    fn is_older(&self, key: Option<&RowKey>, position: Option<&SourcePosition>) -> bool {
+        let until = key.and_then(|key| self.reread.get(key));
+        until.is_none_or(|until| position.is_some_and(|position| until <= position))
+    }
+
+    async fn read_again(
+        &mut self,
+        source: &dyn Source,
+        table: &Arc<SourceTable>,
+        key: RowKey,
+        progress: &mut Progress,
+    ) -> Result<Option<(Arc<SourceTable>, SourceRow)>> {
+        let mut answer = source.reread(table, std::slice::from_ref(&key)).await?;
+        self.reread.insert(key, answer.no_checkpoint_before.clone());
+        progress.hold_until(answer.no_checkpoint_before);
+        let row = answer.rows.pop().flatten();
+        if row.as_ref().is_some_and(|(_, row)| row.fields.contains(&Field::Unchanged)) {
+            return Err(Error::internal("a row that was read again must be whole"));
+        }
+        Ok(row)
     }
 
     #[allow(clippy::too_many_arguments, reason = "one step of a fold over its state")]
@@ -278,21 +326,6 @@ impl Applier {
 enum Filled {
     Row((Arc<SourceTable>, SourceRow)),
     Missing(RowKey),
-}
-
-async fn reread(
-    source: &dyn Source,
-    table: &Arc<SourceTable>,
-    key: RowKey,
-    progress: &mut Progress,
-) -> Result<Option<(Arc<SourceTable>, SourceRow)>> {
-    let mut answer = source.reread(table, std::slice::from_ref(&key)).await?;
-    progress.hold_until(answer.no_checkpoint_before);
-    let row = answer.rows.pop().flatten();
-    if row.as_ref().is_some_and(|(_, row)| row.fields.contains(&Field::Unchanged)) {
-        return Err(Error::internal("a row that was read again must be whole"));
-    }
-    Ok(row)
 }
 
 /// Puts the output rows into their buckets; of several with one bucket, table and id the last counts.

@@ -74,6 +74,8 @@ pub(super) struct Progress {
     /// Rows of a snapshot have come whose state has not: they become durable together, or not at all.
     in_unit: bool,
     in_transaction: bool,
+    /// Stored rows may be newer than the stream before this position, since their table was read beside it.
+    read_until: Option<SourcePosition>,
     position: Option<SourcePosition>,
     position_changed: bool,
     /// The source waits for the position.
@@ -103,6 +105,8 @@ impl Progress {
             Some(bytes) => Stored::decode(bytes)?,
         };
         Ok(Self {
+            // Single rows that were read again count too: which ones is not stored.
+            read_until: stored.no_checkpoint_before.clone(),
             stored,
             stored_changed: false,
             in_unit: false,
@@ -168,7 +172,23 @@ impl Progress {
         self.source_state = Some(state);
         self.stored.snapshot_done = true;
         self.stored_changed = true;
+        self.read_until = self.read_until.take().max(Some(no_checkpoint_before.clone()));
         self.hold_until(no_checkpoint_before);
+    }
+
+    /// Up to where the stream has been applied.
+    pub(super) fn position(&self) -> Option<&SourcePosition> {
+        self.position.as_ref()
+    }
+
+    /// Whether the stream has passed this position.
+    pub(super) fn has_passed(&self, position: &SourcePosition) -> bool {
+        self.position.as_ref().is_some_and(|passed| position <= passed)
+    }
+
+    /// Whether no table was read at a later moment than that where the stream is now.
+    pub(super) fn has_passed_reading(&self) -> bool {
+        !self.stored.in_snapshot && self.read_until.as_ref().is_none_or(|until| self.has_passed(until))
     }
 
     /// No checkpoint before this position.
@@ -221,11 +241,7 @@ impl Progress {
         self.stored.snapshot_done
             && !self.stored.in_snapshot
             && !self.in_transaction
-            && match (&self.stored.no_checkpoint_before, &self.position) {
-                (None, _) => true,
-                (Some(held), Some(position)) => held <= position,
-                (Some(_), None) => false,
-            }
+            && self.stored.no_checkpoint_before.as_ref().is_none_or(|held| self.has_passed(held))
     }
 
     /// What holds back the next checkpoint, for an operator (S10).

@@ -339,7 +339,7 @@ impl Run<'_> {
             }
             SourceEvent::Put { table, row, old_key } => {
                 self.status_rows += 1;
-                self.applier.put(table, row, old_key);
+                self.applier.put(table, row, old_key, &self.progress);
                 self.progress.transaction_change();
             }
             SourceEvent::Remove { key, .. } => {

@@ -12,7 +12,7 @@ use futures::future::BoxFuture;
 use futures::stream::{BoxStream, StreamExt};
 use futures::task::LocalSpawnExt;
 
-use super::Replicator;
+use super::{Replicator, row_image};
 use crate::bucket_store::BucketStore;
 use crate::clock::Clock;
 use crate::config::SyncConfig;
@@ -149,6 +149,12 @@ impl Bench {
     fn published(&self) -> Option<OpId> {
         block_on(self.store.resume()).expect("a store").checkpoint.map(|checkpoint| checkpoint.op_id)
     }
+
+    /// The last column of a stored row.
+    fn big(&self, id: &str) -> Option<Value> {
+        let rows = block_on(self.store.current_rows(&[key(id)])).expect("a store");
+        rows[0].as_ref().and_then(|row| row_image::decode(&row.image).expect("sound").pop())
+    }
 }
 
 fn replicator(script: &Script, store: &MemoryBucketStore, step: u64) -> Replicator {
@@ -261,6 +267,45 @@ fn what_was_committed_before_a_snapshot_is_shown_before_it() {
         SourceEvent::SnapshotProgress { state: state(), progress: SnapshotProgress::default() },
     ]);
     assert!(bench.published() > before);
+}
+
+#[test]
+fn a_value_that_was_not_sent_is_not_taken_from_a_row_that_took_over_the_key() {
+    let mut bench = Bench::new(0);
+    // When the table was read, what had been `a` was `b`, and another row was `a`.
+    bench.script.0.rows.lock().expect("no test panicked").insert(key("b"), row("b", 1, big("old")));
+    bench.script.0.now.store(20, Ordering::Relaxed);
+    bench.send(vec![
+        SourceEvent::SnapshotRows {
+            table: table(),
+            rows: vec![row("a", 2, big("new")), row("b", 1, big("old")), row("x", 2, big("new"))],
+        },
+        SourceEvent::SnapshotDone { no_checkpoint_before: at(20), state: state() },
+        put(row("b", 1, Field::Unchanged), Some("a")),
+        commit(12),
+        put(row("a", 2, big("new")), None),
+        commit(13),
+    ]);
+    assert_eq!((bench.big("a"), bench.big("b")), (Some("new".into()), Some("old".into())));
+    assert_eq!(bench.script.0.rereads.load(Ordering::Relaxed), 1);
+
+    // Behind what was read, the stored row is the right one again.
+    bench.send(vec![SourceEvent::Progress(at(20)), put(row("c", 1, Field::Unchanged), Some("b")), commit(21)]);
+    assert_eq!((bench.big("b"), bench.big("c")), (None, Some("old".into())));
+    assert_eq!(bench.script.0.rereads.load(Ordering::Relaxed), 1);
+
+    // The same where a single row was read again: `d` is not stored, and by then another row was `d`.
+    let rows = [row("d", 4, big("newer")), row("e", 3, big("older"))];
+    bench.script.0.rows.lock().expect("no test panicked").extend(rows.map(|row| (row.key.clone(), row)));
+    bench.script.0.now.store(40, Ordering::Relaxed);
+    bench.send(vec![
+        put(row("d", 3, Field::Unchanged), None),
+        commit(30),
+        put(row("e", 3, Field::Unchanged), Some("d")),
+        commit(31),
+    ]);
+    assert_eq!(bench.big("e"), Some("older".into()));
+    assert_eq!(bench.script.0.rereads.load(Ordering::Relaxed), 3);
 }
 
 #[test]
