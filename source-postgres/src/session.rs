@@ -101,6 +101,7 @@ impl Session {
                         state.slot
                     )));
                 }
+                shared.own_slot(&state.slot);
                 if state.publication != publication {
                     return Err(Stop::Lost(format!(
                         "publication {} was dropped and made again; what changed in between is not in the log",
@@ -116,7 +117,7 @@ impl Session {
             }
             None => {
                 let slot = settings.slot();
-                let consistent_point = slot::create(&mut sql, &mut replication, &slot).await?;
+                let consistent_point = slot::create(&mut sql, &mut replication, shared, &slot).await?;
                 let state = State {
                     system: identity.system,
                     timeline: identity.timeline,
@@ -188,6 +189,8 @@ impl Session {
             Duration::from_millis(self.server.sender_timeout_ms),
         )
         .await?;
+        // Until now anybody could use the slot; from here on it moves only as far as we confirm, which is nothing yet.
+        self.check_slot().await?;
         // Somebody may wait for a position that an idle server would never pass.
         self.nudge().await?;
         self.follow(stream).await
@@ -313,7 +316,7 @@ impl Session {
     /// Whether the server still keeps what the slot needs.
     pub(crate) async fn check_slot(&mut self) -> Result<(), Stop> {
         self.slot_checked_at = Instant::now();
-        Ok(slot::check_health(&mut self.sql, &self.state, self.fresh).await?)
+        Ok(slot::check_health(&mut self.sql, &self.state, self.position, self.fresh).await?)
     }
 
     /// Whether some table is to be read now.

@@ -62,9 +62,10 @@ pub(crate) fn application_name(incarnation: u64) -> String {
     format!("syncline {incarnation:016x}")
 }
 
-/// Whether the slot exists and the server still keeps what it needs. A slot that is lost during the very first reading of
-/// the tables would most likely be lost again, so a person is asked.
-pub(crate) async fn check_health(link: &mut Link, state: &State, fresh: bool) -> Result<(), SlotError> {
+/// Whether the slot exists, the server still keeps what it needs, and nobody has moved it beyond `position`, up to where
+/// everything is stored or on its way. A slot that is lost during the very first reading of the tables would most likely be
+/// lost again, so a person is asked.
+pub(crate) async fn check_health(link: &mut Link, state: &State, position: Lsn, fresh: bool) -> Result<(), SlotError> {
     let slot = &state.slot;
     // All columns, read by name: later servers have more.
     let sql = format!("SELECT * FROM pg_replication_slots WHERE {}", slot_condition(slot));
@@ -95,6 +96,16 @@ pub(crate) async fn check_health(link: &mut Link, state: &State, fresh: bool) ->
             "the server may soon give up the slot: max_slot_wal_keep_size is near"
         );
     }
+    let Some(confirmed) = rows.get(0, "confirmed_flush_lsn") else {
+        return Err(SlotError::Lost(format!("replication slot {slot} was never completed")));
+    };
+    let confirmed: Lsn = confirmed.parse()?;
+    if confirmed > position {
+        return Err(SlotError::Lost(format!(
+            "replication slot {slot} stands at {confirmed}, after {position} where the store is: the store was restored \
+             from a copy, or somebody else uses the slot"
+        )));
+    }
     Ok(())
 }
 
@@ -110,20 +121,7 @@ pub(crate) async fn check(
     if identity.system != state.system {
         return Err(SlotError::Lost("this is another cluster than before: its system identifier differs".into()));
     }
-    check_health(link, state, fresh).await?;
-    let sql = format!("SELECT * FROM pg_replication_slots WHERE {}", slot_condition(&state.slot));
-    let rows = link.query(&sql).await?;
-    let Some(confirmed) = rows.get(0, "confirmed_flush_lsn") else {
-        return Err(SlotError::Lost(format!("replication slot {} was never completed", state.slot)));
-    };
-    let confirmed: Lsn = confirmed.parse()?;
-    if confirmed > durable {
-        return Err(SlotError::Lost(format!(
-            "replication slot {} stands at {confirmed}, after {durable} where the store is: the store was restored from \
-             a copy, or somebody else uses the slot",
-            state.slot
-        )));
-    }
+    check_health(link, state, durable, fresh).await?;
     let insert = link.insert_lsn().await?;
     if durable > insert {
         return Err(SlotError::Lost(format!(
@@ -143,11 +141,19 @@ pub(crate) async fn check(
 }
 
 /// Makes the slot, after dropping one of its name that an earlier life of the same store left behind.
-pub(crate) async fn create(link: &mut Link, replication: &mut Connection, slot: &str) -> Result<Lsn, SlotError> {
-    drop_old(link, slot).await?;
+pub(crate) async fn create(
+    link: &mut Link,
+    replication: &mut Connection,
+    shared: &Shared,
+    slot: &str,
+) -> Result<Lsn, SlotError> {
+    drop_old(link, shared, slot).await?;
     crate::preflight::check_free_slot(link).await?;
     match walsender::create_slot(replication, slot).await {
-        Ok(consistent_point) => Ok(consistent_point),
+        Ok(consistent_point) => {
+            shared.own_slot(slot);
+            Ok(consistent_point)
+        }
         Err(error) => {
             let waited = error.code() == Some("55P03") || matches!(error, PgError::Timeout(_));
             let blockers = if waited { blockers(link).await? } else { String::new() };
@@ -161,11 +167,14 @@ pub(crate) async fn create(link: &mut Link, replication: &mut Connection, slot: 
     }
 }
 
-async fn drop_old(link: &mut Link, slot: &str) -> Result<(), SlotError> {
+/// Makes room for a new slot. One that is there is dropped if the store that starts over had it, or if nobody can use it
+/// any more; another one may be that of a store whose replicator is just not running, and holds what that store has yet to
+/// read.
+async fn drop_old(link: &mut Link, shared: &Shared, slot: &str) -> Result<(), SlotError> {
     let deadline = Instant::now() + BUSY_LIMIT;
     let mut delay = Duration::from_millis(50);
     let find = format!(
-        "SELECT s.active_pid, a.application_name FROM pg_replication_slots s \
+        "SELECT s.active_pid, s.wal_status, a.application_name FROM pg_replication_slots s \
          LEFT JOIN pg_stat_activity a ON a.pid = s.active_pid WHERE s.{}",
         slot_condition(slot)
     );
@@ -177,8 +186,15 @@ async fn drop_old(link: &mut Link, slot: &str) -> Result<(), SlotError> {
         let busy = match rows.get(0, "active_pid") {
             // Never ended by force: it may well be the replicator of another store.
             Some(pid) => Some((pid.to_owned(), rows.get(0, "application_name").unwrap_or("unknown").to_owned())),
+            None if !shared.owns_slot(slot) && rows.get(0, "wal_status") != Some("lost") => {
+                return Err(SlotError::Failed(Error::invalid(format!(
+                    "replication slot {slot} is there already, and this store did not make it: if the store that did is \
+                     gone, run `SELECT pg_drop_replication_slot('{slot}');`, else give this one a name of its own with \
+                     PostgresSource::slot"
+                ))));
+            }
             None => {
-                tracing::warn!(slot, "dropping a replication slot of an earlier store");
+                tracing::warn!(slot, "dropping a replication slot of an earlier life of this store");
                 let sql = format!(
                     "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE {}",
                     slot_condition(slot)

@@ -80,9 +80,19 @@ pub(crate) struct Shared {
     control: tokio::sync::Mutex<Link>,
     rereading: tokio::sync::Mutex<Link>,
     terminated: Mutex<Option<Instant>>,
+    /// The slot that the store's state named, or that was made for it: if the store starts over, it may be dropped.
+    own_slot: Mutex<Option<String>>,
 }
 
 impl Shared {
+    pub(crate) fn owns_slot(&self, slot: &str) -> bool {
+        self.own_slot.lock().unwrap_or_else(PoisonError::into_inner).as_deref() == Some(slot)
+    }
+
+    pub(crate) fn own_slot(&self, slot: &str) {
+        *self.own_slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(slot.to_owned());
+    }
+
     /// Whether a process may be ended now; true at most once per `interval`.
     pub(crate) fn may_terminate(&self, interval: Duration) -> bool {
         let mut last = self.terminated.lock().unwrap_or_else(PoisonError::into_inner);
@@ -118,6 +128,7 @@ impl PostgresSource {
                 control,
                 rereading,
                 terminated: Mutex::new(None),
+                own_slot: Mutex::new(None),
             }),
         })
     }
@@ -130,7 +141,8 @@ impl PostgresSource {
     }
 
     /// The name of the replication slot: lower-case letters, digits and underscores, at most 63. By default it is made
-    /// from the names of database and publication; two stores that replicate the same database need two names.
+    /// from the names of database and publication; two stores that replicate the same database need two names. A slot of
+    /// this name that another store made is never dropped: a person does that when its store is gone.
     #[must_use]
     pub fn slot(mut self, name: impl Into<String>) -> Self {
         Arc::make_mut(&mut self.settings).slot = Some(name.into());

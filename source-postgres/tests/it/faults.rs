@@ -101,6 +101,15 @@ async fn a_slot_that_another_store_uses_is_left_alone() {
     database.execute("INSERT INTO t VALUES (1000)").await;
     replica.catch_up().await;
     replica.assert_equal(&database, "t").await;
+    // Not running is not the same as gone.
+    replica.crash();
+    let slot = replica.source.slot_name();
+    database.wait_for(&format!("SELECT active FROM pg_replication_slots WHERE slot_name = '{slot}'"), "f").await;
+    let error = other.start().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+    assert!(error.to_string().contains(&format!("SELECT pg_drop_replication_slot('{slot}');")), "{error}");
+    replica.run().await;
+    replica.assert_equal(&database, "t").await;
     // With a name of its own it goes on.
     let mut other = Replica::new(database.source().slot("other"), tables(&["t"]));
     other.run().await;
@@ -140,6 +149,25 @@ async fn a_slot_that_was_dropped_or_moved_on_is_lost_history() {
     database.execute("DELETE FROM t WHERE id < 60").await;
     database.execute(&format!("SELECT pg_replication_slot_advance('{slot}', pg_current_wal_insert_lsn())")).await;
     start_over(&mut replica, &database, "stands at").await;
+}
+
+#[tokio::test]
+async fn a_slot_that_was_moved_on_while_the_tables_were_read_is_lost_history() {
+    let database = Database::new(
+        "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, 'v' FROM generate_series(1, 100000) i;",
+    )
+    .await;
+    let mut replica = Replica::new(database.source(), tables(&["t"]));
+    let slot = replica.source.slot_name();
+    replica.start().await.unwrap();
+    // Far from done: no more than a few batches are read ahead.
+    replica.until("some rows are read", |replica| replica.snapshot_rows >= 10_000).await;
+    database.execute("DELETE FROM t WHERE id < 50").await;
+    database.execute(&format!("SELECT pg_replication_slot_advance('{slot}', pg_current_wal_insert_lsn())")).await;
+    replica.until("the history is lost", |replica| replica.lost.is_some()).await;
+    replica.start_over();
+    replica.run().await;
+    replica.assert_equal(&database, "t").await;
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! Passwords and TLS.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use postgres_fixture::{Cluster, ClusterOptions};
 use syncline_core::ErrorKind;
 use syncline_source_postgres::PostgresSource;
@@ -41,8 +43,12 @@ async fn prepare(cluster: &Cluster) {
         .unwrap();
 }
 
+static SLOT: AtomicU32 = AtomicU32::new(0);
+
 async fn outcome(url: &str) -> Result<(), (ErrorKind, String)> {
-    let mut replica = Replica::new(PostgresSource::new(url).unwrap(), tables(&["t"]));
+    // Each is a store of its own, so each has a slot of its own.
+    let slot = format!("slot_{}", SLOT.fetch_add(1, Ordering::Relaxed));
+    let mut replica = Replica::new(PostgresSource::new(url).unwrap().slot(slot), tables(&["t"]));
     replica.start().await.map_err(|error| (error.kind(), error.to_string()))?;
     replica.catch_up().await;
     Ok(())
