@@ -5,6 +5,7 @@ use std::time::Duration;
 use syncline_core::{Error, SourceEvent, TableId, WallTime};
 use tokio::time::{Instant, sleep_until};
 
+use crate::catalog::DEFAULT_SCHEMA;
 use crate::layout::Layout;
 use crate::link::MESSAGE_PREFIX;
 use crate::lsn::Lsn;
@@ -49,6 +50,8 @@ struct Transaction {
     replayed: bool,
     /// Something of it was sent on.
     changed: bool,
+    /// Reads beside the stream wait for it already.
+    awaited: bool,
 }
 
 /// Where the stream stands.
@@ -127,6 +130,11 @@ impl Session {
 
     /// Hands the batch over; from then on reads beside the stream wait for its transactions.
     async fn deliver(&mut self, receiving: &mut Receiving) -> Result<(), Stop> {
+        // Of a large one the first part, too: it has committed, or it would not come.
+        if let Some(open) = receiving.transaction.as_mut().filter(|open| open.changed && !open.awaited) {
+            open.awaited = true;
+            receiving.xids.push(open.xid);
+        }
         if !receiving.xids.is_empty() && self.shared.streamed.add(&mut receiving.xids) > MANY {
             self.shared.streamed.prune(&mut self.sql).await?;
         }
@@ -161,7 +169,7 @@ impl Session {
             Message::Begin { commit_lsn, xid } => {
                 // A stored position is the end of a transaction, so one that commits right there is new.
                 let replayed = commit_lsn < receiving.resumed_at;
-                receiving.transaction = Some(Transaction { xid, replayed, changed: false });
+                receiving.transaction = Some(Transaction { xid, replayed, changed: false, awaited: false });
             }
             Message::Commit { end_lsn, time } => self.commit(receiving, end_lsn, time).await?,
             Message::Relation(relation) => self.relation(receiving, relation).await?,
@@ -281,7 +289,9 @@ impl Session {
             self.mark_stale(outdated).await?;
         }
         self.position = self.position.max(end);
-        receiving.xids.push(transaction.xid);
+        if !transaction.awaited {
+            receiving.xids.push(transaction.xid);
+        }
         if transaction.changed || self.state_changed {
             let state = if self.state_changed { Some(self.state.encode()?) } else { None };
             self.state_changed = false;
@@ -304,15 +314,15 @@ impl Session {
         }
         let unknown = match self.state.table_of(relation.oid) {
             // Perhaps a table or a partition that was made or renamed a moment ago.
-            None => self.may_concern_us(&relation).await?,
+            None if self.selection.matches(DEFAULT_SCHEMA, &relation.schema, &relation.name) => true,
+            None => {
+                self.see(receiving).await?;
+                self.is_partition_of_ours(&relation).await?
+            }
             Some(table) => !schema::fits(table, &relation, |name| self.reads(table, name)),
         };
         if unknown {
-            // The stream may be faster than visibility: asked at once, the catalog could still be that from before this
-            // very transaction, and its rows would not fit.
-            receiving.xids.extend(receiving.transaction.as_ref().map(|transaction| transaction.xid));
-            self.shared.streamed.add(&mut receiving.xids);
-            self.shared.streamed.wait(&mut self.sql).await?;
+            self.see(receiving).await?;
             self.poll().await?;
         }
         let types: Vec<u32> = relation.columns.iter().map(|column| column.type_oid).collect();
@@ -324,11 +334,15 @@ impl Session {
         Ok(())
     }
 
-    /// Whether a relation that we do not know may be a table that the config names, or a partition of one.
-    async fn may_concern_us(&mut self, relation: &Relation) -> Result<bool, Stop> {
-        if self.selection.matches(crate::catalog::DEFAULT_SCHEMA, &relation.schema, &relation.name) {
-            return Ok(true);
-        }
+    /// Waits until the catalog is that of the open transaction. The stream may be faster than visibility: asked at once,
+    /// the catalog could still be that from before this very transaction, and its rows would not fit.
+    async fn see(&mut self, receiving: &mut Receiving) -> Result<(), Stop> {
+        receiving.xids.extend(receiving.transaction.as_ref().map(|transaction| transaction.xid));
+        self.shared.streamed.add(&mut receiving.xids);
+        Ok(self.shared.streamed.wait(&mut self.sql).await?)
+    }
+
+    async fn is_partition_of_ours(&mut self, relation: &Relation) -> Result<bool, Stop> {
         let sql = format!("SELECT pg_partition_root(oid)::oid AS root FROM pg_class WHERE oid = {}", relation.oid);
         let rows = self.sql.query_again(&sql).await?;
         let root = rows.get(0, "root").and_then(|root| root.parse().ok());

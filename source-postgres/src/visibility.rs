@@ -96,6 +96,9 @@ impl Streamed {
         self.clear();
         let rows = link.query("SELECT current_setting('synchronous_standby_names') AS names").await?;
         if !rows.text(0, "names")?.is_empty() {
+            // A hidden one may be the newest of all, which the list leaves out; a later one that has ended moves the end
+            // of the list behind it. It takes a statement of its own.
+            link.query("SELECT pg_current_xact_id()").await?;
             // The lower half is what the stream would name.
             let running = current(link).await?.running;
             self.lock().extend(running.iter().map(|xid| (*xid & 0xFFFF_FFFF) as u32));

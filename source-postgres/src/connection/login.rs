@@ -10,9 +10,9 @@ use super::query::{Connection, Frame};
 use crate::config::PostgresConfig;
 use crate::error::{PgError, ServerError};
 
-/// Settings that change how values look as text. In the start-up packet they win over those of the role and of the
-/// database, in a walsender too.
-const PINNED: [(&str, &str); 11] = [
+/// Settings that change how values look as text, what is seen and how long anything takes. In the start-up packet they win
+/// over those of the role and of the database, in a walsender too.
+const PINNED: [(&str, &str); 12] = [
     ("client_encoding", "UTF8"),
     ("DateStyle", "ISO, MDY"),
     ("IntervalStyle", "postgres"),
@@ -25,6 +25,9 @@ const PINNED: [(&str, &str); 11] = [
     // Names in the SQL we send and in the expressions we read are always qualified.
     ("search_path", "pg_catalog"),
     ("idle_in_transaction_session_timeout", "0"),
+    // Our messages need only be in the log, after what was committed before; a standby that is missing must not hold them
+    // back, nor leave processes behind that wait for it.
+    ("synchronous_commit", "local"),
 ];
 
 pub(super) async fn log_in(

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use postgres_fixture::{Cluster, ClusterOptions};
-use syncline_core::{ErrorKind, Source};
+use syncline_core::{ErrorKind, RowKey, Source, SourceTable, TableId};
 
 use crate::bench_database::{Database, tables};
 use crate::replica::Replica;
@@ -287,24 +287,122 @@ async fn an_address_where_nobody_listens_may_come_back() {
     assert_eq!(source.emit_marker(&token).await.unwrap_err().kind(), ErrorKind::Unavailable);
 }
 
+/// From now on no commit is acknowledged but those of this client, which do not wait.
+async fn lose_the_standby(database: &Database) {
+    database.execute("SET synchronous_commit = local").await;
+    database.execute("ALTER SYSTEM SET synchronous_standby_names = 'nosuch'").await;
+    database.execute("SELECT pg_reload_conf()").await;
+    database.wait_for("SHOW synchronous_standby_names", "nosuch").await;
+}
+
+async fn give_up_the_standby(database: &Database) {
+    database.execute("ALTER SYSTEM RESET synchronous_standby_names").await;
+    database.execute("SELECT pg_reload_conf()").await;
+}
+
+/// A commit is in the log and waits for the standby.
+async fn wait_for_a_held_commit(database: &Database) {
+    database.wait_for("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'", "1").await;
+}
+
+#[tokio::test]
+async fn a_standby_that_is_missing_holds_back_neither_a_start_nor_a_marker() {
+    let (_cluster, database) = own(ClusterOptions::new()).await;
+    lose_the_standby(&database).await;
+    let mut replica = Replica::new(database.source(), tables(&["t"]));
+    replica.run().await;
+    database.execute("INSERT INTO t VALUES (1000)").await;
+    replica.catch_up().await;
+    replica.crash();
+    replica.run().await;
+    replica.assert_equal(&database, "t").await;
+    let held = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+    assert_eq!(database.value(held).await.as_deref(), Some("0"));
+}
+
+#[tokio::test]
+async fn a_row_that_an_earlier_stream_sent_is_not_read_before_it_is_visible() {
+    let (_cluster, database) = own(ClusterOptions::new()).await;
+    let mut replica = Replica::new(database.source(), tables(&["t"]));
+    replica.run().await;
+    lose_the_standby(&database).await;
+    let writer = database.connect().await;
+    let write = async { writer.batch_execute("UPDATE t SET v = 'new' WHERE id = 1").await.unwrap() };
+    let watch = async {
+        wait_for_a_held_commit(&database).await;
+        let new = Some(&syncline_core::Value::from("new"));
+        replica.until("it comes", |replica| replica.rows("t").iter().any(|row| row.get("v") == new)).await;
+        replica.crash();
+        replica.source = database.source();
+        replica.start().await.unwrap();
+        let id = TableId(database.value("SELECT 't'::regclass::oid").await.unwrap().parse().unwrap());
+        let table = SourceTable { id, schema: "public".into(), name: "t".into(), columns: Vec::new() };
+        let keys = [RowKey { table: id, key: "1".into() }];
+        let early = tokio::time::timeout(Duration::from_millis(500), replica.source.reread(&table, &keys));
+        assert!(early.await.is_err(), "the row was read while it was still the old one");
+        give_up_the_standby(&database).await;
+    };
+    tokio::join!(write, watch);
+}
+
+#[tokio::test]
+async fn the_first_rows_of_a_new_partition_come_with_their_transaction() {
+    let (_cluster, database) = own(ClusterOptions::new()).await;
+    database
+        .execute(
+            "CREATE TABLE p (id int, r text, PRIMARY KEY (id, r)) PARTITION BY LIST (r);
+             CREATE TABLE p_a PARTITION OF p FOR VALUES IN ('a'); INSERT INTO p VALUES (1, 'a')",
+        )
+        .await;
+    let mut replica = Replica::new(database.source(), tables(&["p"]));
+    replica.run().await;
+    lose_the_standby(&database).await;
+    let writer = database.connect().await;
+    let sql = "CREATE TABLE p_b PARTITION OF p FOR VALUES IN ('b'); INSERT INTO p VALUES (2, 'b')";
+    let write = async { writer.batch_execute(sql).await.unwrap() };
+    let watch = async {
+        wait_for_a_held_commit(&database).await;
+        // It is in the stream, but the catalog does not show the partition yet.
+        let reading = tokio::time::timeout(Duration::from_millis(500), async {
+            loop {
+                replica.step().await.unwrap();
+            }
+        });
+        let outcome: Result<(), _> = reading.await;
+        assert!(outcome.is_err());
+        give_up_the_standby(&database).await;
+    };
+    tokio::join!(write, watch);
+    replica.catch_up().await;
+    replica.assert_equal(&database, "p").await;
+}
+
 #[tokio::test]
 async fn reading_waits_for_a_commit_that_a_standby_holds_back() {
+    held_back("", 1).await;
+}
+
+#[tokio::test]
+async fn reading_waits_for_a_commit_of_which_only_a_part_has_come() {
+    held_back("INSERT INTO t SELECT i, 'x' FROM generate_series(10000, 20000) i", 10_002).await;
+}
+
+async fn held_back(more: &str, rows: usize) {
     let (_cluster, database) = own(ClusterOptions::new()).await;
     let mut replica = Replica::new(database.source(), tables(&["t"]));
     replica.run().await;
     database.execute("ALTER TABLE t ALTER v SET STORAGE EXTERNAL").await;
-    database.execute("ALTER SYSTEM SET synchronous_standby_names = 'nosuch'").await;
-    database.execute("SET synchronous_commit = local; UPDATE t SET v = repeat('x', 5000) WHERE id = 1").await;
+    database.execute("UPDATE t SET v = repeat('x', 5000) WHERE id = 1").await;
     replica.catch_up().await;
-    database.execute("SELECT pg_reload_conf()").await;
-    database.wait_for("SHOW synchronous_standby_names", "nosuch").await;
+    lose_the_standby(&database).await;
     replica.forget("t");
 
     // Its commit is in the stream, but no query sees it.
     let writer = database.connect().await;
-    let write = async { writer.batch_execute("UPDATE t SET id = 7000 WHERE id = 1").await.unwrap() };
+    let sql = format!("UPDATE t SET id = 7000 WHERE id = 1; {more}");
+    let write = async { writer.batch_execute(&sql).await.unwrap() };
     let watch = async {
-        database.wait_for("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'", "1").await;
+        wait_for_a_held_commit(&database).await;
         let reading = tokio::time::timeout(Duration::from_secs(1), async {
             loop {
                 replica.step().await.unwrap();
@@ -314,14 +412,14 @@ async fn reading_waits_for_a_commit_that_a_standby_holds_back() {
         assert!(outcome.is_err());
         assert_eq!(replica.rereads, 1, "the row is being read again, and waits");
         assert!(replica.rows("t").is_empty());
-        database.execute("ALTER SYSTEM RESET synchronous_standby_names").await;
-        database.execute("SELECT pg_reload_conf()").await;
+        give_up_the_standby(&database).await;
     };
     tokio::join!(write, watch);
     // The batch in which the read was interrupted is not durable: it comes again.
     replica.crash();
     replica.forget("t");
     replica.run().await;
-    let rows = replica.rows("t");
-    assert!(rows.len() == 1 && rows[0]["v"].size() == 5000, "{} rows", rows.len());
+    let found = replica.rows("t");
+    let large = found.iter().filter(|row| row["v"].size() == 5000).count();
+    assert_eq!((found.len(), large), (rows, 1));
 }
