@@ -147,7 +147,8 @@ impl Layout {
         )
     }
 
-    /// The key in an old row.
+    /// The key in an old row. One that is not whole has nothing but key columns, and they are never NULL: what looks so was
+    /// left out.
     pub(crate) fn old_key(&self, old: &OldRow) -> Result<RowKey, DecodeError> {
         self.check(&old.tuple)?;
         let mut parts = self.parts();
@@ -159,7 +160,7 @@ impl Layout {
             |index| key_of(index).is_some(),
             |index, column| {
                 match (key_of(index), column) {
-                    (Some(at), Column::Null) => parts.set(at, Part::Null),
+                    (Some(at), Column::Null) if old.full => parts.set(at, Part::Null),
                     (Some(at), Column::Text(text)) => parts.set(at, Part::Text(text)),
                     _ => {}
                 }

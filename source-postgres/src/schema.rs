@@ -64,10 +64,26 @@ pub(crate) fn compare(known: &TableRecord, now: &CatalogTable) -> Change {
     if record == *known { Change::None } else { Change::Harmless(record) }
 }
 
-/// Whether rows of this relation have the columns that the table was read with.
+/// Whether old rows of this relation name a row by the key that the table was read with.
+pub(crate) fn names_rows(known: &TableRecord, relation: &Relation) -> bool {
+    match relation.identity {
+        // Old rows are whole.
+        b'f' => true,
+        b'd' | b'i' => {
+            let mut flagged = relation.columns.iter().filter(|column| column.key);
+            flagged.clone().count() == known.key.len() && flagged.all(|column| known.key.contains(&column.name))
+        }
+        _ => false,
+    }
+}
+
+/// Whether rows of this relation have the columns that the table was read with, and its key.
 pub(crate) fn fits(known: &TableRecord, relation: &Relation, reads: impl Fn(&str) -> bool) -> bool {
     let itself = relation.oid == known.oid;
     if itself && (relation.schema != known.schema || relation.name != known.name) {
+        return false;
+    }
+    if !names_rows(known, relation) {
         return false;
     }
     let mut found = 0;
@@ -86,4 +102,52 @@ pub(crate) fn fits(known: &TableRecord, relation: &Relation, reads: impl Fn(&str
         found += 1;
     }
     found == known.columns.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pgoutput::RelationColumn;
+    use crate::state::ColumnRecord;
+
+    #[test]
+    fn a_relation_must_have_the_key_that_the_table_was_read_with() {
+        let record = |name: &str, number| ColumnRecord {
+            name: name.into(),
+            number,
+            type_oid: 25,
+            type_modifier: -1,
+            version: 1,
+        };
+        let known = TableRecord {
+            oid: 1,
+            schema: "public".into(),
+            name: "t".into(),
+            identity: b'd',
+            membership: 0,
+            width: 2,
+            key: vec!["id".into()],
+            columns: vec![record("id", 1), record("code", 2)],
+            parts: Vec::new(),
+            stale: None,
+        };
+        let relation = |identity: u8, keys: &[&str]| Relation {
+            oid: 1,
+            schema: "public".into(),
+            name: "t".into(),
+            identity,
+            columns: ["id", "code"]
+                .map(|name| RelationColumn {
+                    key: keys.contains(&name),
+                    name: name.into(),
+                    type_oid: 25,
+                    type_modifier: -1,
+                })
+                .into(),
+        };
+        let fits = |identity, keys: &[&str]| fits(&known, &relation(identity, keys), |_| true);
+        assert!(fits(b'd', &["id"]) && fits(b'i', &["id"]) && fits(b'f', &["id", "code"]));
+        assert!(!fits(b'i', &["code"]), "another index");
+        assert!(!fits(b'd', &["id", "code"]) && !fits(b'd', &[]) && !fits(b'n', &[]));
+    }
 }

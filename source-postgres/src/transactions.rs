@@ -353,11 +353,11 @@ impl Session {
         let Some(table) = self.state.table_of(relation.oid) else { return Reading::Ignored };
         let columns = relation.columns.iter().map(|column| (column.name.as_str(), column.type_oid));
         match Layout::new(table, columns, &self.types, |name| self.reads(table, name)) {
-            Some(layout) => {
+            Some(layout) if schema::names_rows(table, relation) => {
                 let outdated = !schema::fits(table, relation, |name| self.reads(table, name));
                 Reading::Rows { table: table.oid, layout, outdated }
             }
-            None => Reading::Unkeyed { table: table.oid },
+            _ => Reading::Unkeyed { table: table.oid },
         }
     }
 

@@ -3,5 +3,7 @@
 mod message;
 mod reader;
 
+#[cfg(test)]
+pub(crate) use message::RelationColumn;
 pub(crate) use message::{Column, Message, OldRow, Relation, Tuple, decode};
 pub(crate) use reader::DecodeError;
