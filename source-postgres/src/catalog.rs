@@ -47,13 +47,14 @@ pub(crate) struct CatalogTable {
     pub(crate) permanent: bool,
     pub(crate) published: bool,
     pub(crate) can_select: bool,
+    /// Policies would hide rows from this role.
     pub(crate) row_security: bool,
     pub(crate) partitioned: bool,
     /// Whether it can be read in order of its key.
     pub(crate) ordered: bool,
     /// Names of all its columns.
     pub(crate) all_columns: Vec<String>,
-    /// Columns that are named but that the stream does not carry, since they are generated.
+    /// Columns that are named, or in the key, but that the stream does not carry, since they are generated.
     pub(crate) generated: Vec<String>,
     /// Columns that are named but that the publication's column list leaves out.
     pub(crate) unpublished: Vec<String>,
@@ -100,11 +101,7 @@ async fn load_in_snapshot(
     let relations = load_relations(connection, selection).await?;
     let parts = load_parts(connection, &relations).await?;
 
-    let oids: Vec<u32> = relations
-        .iter()
-        .filter(|relation| matches!(relation.kind, 'r' | 'p'))
-        .flat_map(|relation| std::iter::once(relation.oid).chain(parts.iter().map(|part| part.oid)))
-        .collect();
+    let oids = with_rows(&relations, &parts);
     let columns = load_columns(connection, &oids).await?;
     let keys = load_keys(connection, &oids).await?;
     let by_name: HashMap<(&str, &str), &PublishedTable> =
@@ -122,6 +119,12 @@ async fn load_in_snapshot(
         })
         .collect();
     Ok(Catalog { publication, tables })
+}
+
+/// The tables of which columns and keys are asked for, each once.
+fn with_rows(relations: &[Relation], parts: &[Relation]) -> Vec<u32> {
+    let tables = relations.iter().filter(|relation| matches!(relation.kind, 'r' | 'p'));
+    tables.chain(parts).map(|relation| relation.oid).collect()
 }
 
 /// A row of `pg_class`.
@@ -154,7 +157,7 @@ impl Relation {
             identity: rows.text(row, "relreplident")?.bytes().next().unwrap_or(b'n'),
             file: rows.parse(row, "relfilenode")?,
             width: rows.parse(row, "relnatts")?,
-            row_security: rows.is_true(row, "relrowsecurity"),
+            row_security: rows.is_true(row, "row_security"),
             can_select: rows.is_true(row, "can_select"),
             estimate: rows.parse::<i64>(row, "estimate")?.try_into().ok(),
             root: rows.parse(row, "root")?,
@@ -163,7 +166,7 @@ impl Relation {
 }
 
 const RELATION: &str = "c.oid, c.relnamespace, n.nspname, c.relname, c.relkind, c.relpersistence, c.relreplident, \
-    c.relfilenode, c.relnatts, c.relrowsecurity, c.reltuples::bigint AS estimate, \
+    c.relfilenode, c.relnatts, row_security_active(c.oid) AS row_security, c.reltuples::bigint AS estimate, \
     has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE') AS can_select";
 
 async fn load_publication(
@@ -406,7 +409,12 @@ fn table(
         ordered: key.iter().all(|name| attributes.iter().any(|column| column.record.name == *name && column.ordered))
             && (relation.identity != b'f' || keys.iter().any(|index| index.table == relation.oid && index.primary)),
         all_columns: attributes.iter().map(names).collect(),
-        generated: attributes.iter().filter(wanted).filter(|c| c.generated && !carried(c)).map(names).collect(),
+        generated: attributes
+            .iter()
+            .filter(|column| wanted(column) || key.contains(&column.record.name))
+            .filter(|column| column.generated && !carried(column))
+            .map(names)
+            .collect(),
         unpublished: attributes.iter().filter(wanted).filter(|c| !in_list(&c.record.name)).map(names).collect(),
         filled: parts
             .iter()

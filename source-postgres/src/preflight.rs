@@ -24,6 +24,7 @@ pub(crate) async fn check_server(link: &mut Link) -> Result<Server, Error> {
     let rows = link
         .query(
             "SELECT current_setting('server_version_num') AS version, current_setting('wal_level') AS wal_level, \
+                 current_setting('server_encoding') AS encoding, \
                  pg_is_in_recovery() AS standby, current_user AS role, \
                  (SELECT rolsuper OR rolreplication FROM pg_roles WHERE rolname = current_user) \
                      OR EXISTS (SELECT FROM pg_roles WHERE rolname = 'rds_replication' \
@@ -45,6 +46,13 @@ pub(crate) async fn check_server(link: &mut Link) -> Result<Server, Error> {
             "wal_level is {level}: run `ALTER SYSTEM SET wal_level = logical;` and restart the server (hosts have a \
              setting of their own for it, such as rds.logical_replication)"
         ));
+    }
+    if rows.text(0, "encoding")? == "SQL_ASCII" {
+        problems.push(
+            "the database has encoding SQL_ASCII, so that nobody knows what its text means: copy it into one with encoding \
+             UTF8"
+                .into(),
+        );
     }
     if !rows.is_true(0, "may_replicate") {
         let role = rows.text(0, "role")?;
@@ -206,7 +214,14 @@ fn defects(
     } else if !table.published {
         defects.push(format!("table {label} is not in publication {publication}: run `{alter} ADD TABLE {name};`"));
     }
-    if !table.can_select && known.is_none_or(|state| !state.is_complete() || state.table_of(record.oid).is_none()) {
+    let to_be_read = known.is_none_or(|state| !state.is_complete() || state.table_of(record.oid).is_none());
+    if table.row_security && to_be_read {
+        defects.push(format!(
+            "row security is on for table {label} and would hide rows from this role, of which the log tells all: run \
+             `ALTER ROLE … BYPASSRLS;` as a superuser"
+        ));
+    }
+    if !table.can_select && to_be_read {
         defects.push(format!(
             "this role may not read table {label}: run `GRANT USAGE ON SCHEMA {} TO …; GRANT SELECT ON {name} TO …;`",
             escape_identifier(&record.schema)
@@ -228,16 +243,8 @@ fn defects(
     for column in &table.unpublished {
         defects.push(format!("publication {publication} leaves out column `{column}` of table {label}: add it there"));
     }
-    if occasion != Occasion::Poll && defects.is_empty() {
-        if !table.ordered && record.identity == b'f' {
-            tracing::warn!(table = label, "rows without a primary key that are alike in all columns count as one row");
-        }
-        if table.row_security {
-            tracing::warn!(
-                table = label,
-                "row security is on for this table and may hide rows from this role: run `ALTER ROLE … BYPASSRLS`"
-            );
-        }
+    if occasion != Occasion::Poll && defects.is_empty() && !table.ordered && record.identity == b'f' {
+        tracing::warn!(table = label, "rows without a primary key that are alike in all columns count as one row");
     }
     defects
 }

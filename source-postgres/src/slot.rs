@@ -39,6 +39,17 @@ impl From<PgError> for SlotError {
     }
 }
 
+impl SlotError {
+    /// What an error of a walsender means. Only there is a missing file one of the log; for a query it is one of a table,
+    /// and starting over would not bring it back.
+    pub(crate) fn of_walsender(error: PgError) -> Self {
+        match &error {
+            PgError::Server(server) if server.code == "58P01" => Self::Lost(server.to_string()),
+            _ => error.into(),
+        }
+    }
+}
+
 impl From<Error> for SlotError {
     fn from(error: Error) -> Self {
         Self::Failed(error)
@@ -52,7 +63,6 @@ fn lost(error: &PgError) -> Option<String> {
     match server.code.as_str() {
         "42704" if about_slot || server.message.contains("publication") => Some(server.to_string()),
         "55000" if about_slot => Some(format!("{server}; max_slot_wal_keep_size may be too small")),
-        "58P01" => Some(server.to_string()),
         _ => None,
     }
 }
@@ -129,7 +139,9 @@ pub(crate) async fn check(
         )));
     }
     if identity.timeline != state.timeline {
-        let left = walsender::timeline_switch(replication, identity.timeline, state.timeline).await?;
+        let left = walsender::timeline_switch(replication, identity.timeline, state.timeline)
+            .await
+            .map_err(SlotError::of_walsender)?;
         if left.is_none_or(|left| durable > left) {
             return Err(SlotError::Lost(format!(
                 "the server was promoted and does not have all that the store has (timeline {} instead of {})",
@@ -244,7 +256,7 @@ pub(crate) async fn open_stream(
                     ))));
                 }
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(SlotError::of_walsender(error)),
         }
         sleep(delay).await;
         delay = (delay * 2).min(Duration::from_millis(500));
@@ -279,4 +291,17 @@ async fn end_holder(
         link.query(&sql).await?;
     }
     Ok(format!("process {pid} ({name})"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ServerError;
+
+    #[test]
+    fn a_missing_file_is_lost_history_only_for_a_walsender() {
+        let error = || PgError::Server(Box::new(ServerError { code: "58P01".into(), ..ServerError::default() }));
+        assert!(matches!(SlotError::of_walsender(error()), SlotError::Lost(_)));
+        assert!(matches!(SlotError::from(error()), SlotError::Failed(_)));
+    }
 }

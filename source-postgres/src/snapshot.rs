@@ -233,12 +233,16 @@ impl Session {
     }
 }
 
-/// An error while a table is read. If the table or a column is not there, it was changed a moment after the catalog was
+/// An error while a table is read, such as that row security has been turned on for it meanwhile. If the table or a column is not there, it was changed a moment after the catalog was
 /// asked, so another attempt finds out what it is now.
 pub(crate) fn reading_failed(error: PgError) -> Error {
     match error.code() {
         Some("42P01" | "42703" | "42704" | "3F000") => {
             Error::unavailable("the table changed while it was being read").caused_by(Error::from(error))
+        }
+        Some("42501") if error.to_string().contains("row-level security") => {
+            Error::invalid("row security hides rows from this role: run `ALTER ROLE … BYPASSRLS;` as a superuser")
+                .caused_by(Error::from(error))
         }
         _ => error.into(),
     }

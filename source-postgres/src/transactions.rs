@@ -13,6 +13,7 @@ use crate::output::Stop;
 use crate::pgoutput::{self, DecodeError, Message, Relation};
 use crate::schema;
 use crate::session::Session;
+use crate::slot::SlotError;
 use crate::source::OwnMessage;
 use crate::visibility::MANY;
 use crate::walsender::{POSTGRES_EPOCH_MICROS, WalFrame, WalFrames, WalStream};
@@ -82,7 +83,7 @@ impl Session {
         };
         loop {
             let frames = match stream.try_next() {
-                Some(frames) => frames?,
+                Some(frames) => frames.map_err(SlotError::of_walsender)?,
                 None => {
                     // Nothing more has arrived: a lone transaction waits for nobody. Half of one waits for its rest.
                     if receiving.transaction.is_none() {
@@ -93,7 +94,7 @@ impl Session {
                     let timer = tell_at.map_or(self.poll_at, |at| at.min(self.poll_at));
                     let idle = receiving.transaction.is_none();
                     tokio::select! {
-                        frames = stream.next() => frames?,
+                        frames = stream.next() => frames.map_err(SlotError::of_walsender)?,
                         () = sleep_until(timer), if idle => continue,
                     }
                 }

@@ -12,7 +12,7 @@ use crate::error::{PgError, ServerError};
 
 /// Settings that change how values look as text, what is seen and how long anything takes. In the start-up packet they win
 /// over those of the role and of the database, in a walsender too.
-const PINNED: [(&str, &str); 12] = [
+const PINNED: [(&str, &str); 13] = [
     ("client_encoding", "UTF8"),
     ("DateStyle", "ISO, MDY"),
     ("IntervalStyle", "postgres"),
@@ -28,6 +28,8 @@ const PINNED: [(&str, &str); 12] = [
     // Our messages need only be in the log, after what was committed before; a standby that is missing must not hold them
     // back, nor leave processes behind that wait for it.
     ("synchronous_commit", "local"),
+    // Rows that a policy would hide are an error instead of missing.
+    ("row_security", "off"),
 ];
 
 pub(super) async fn log_in(

@@ -77,6 +77,10 @@ async fn rights_are_checked() {
     let told = complaint(&database, source("sender"), &["t", "open"]).await;
     assert_says(&told, &["may not read table public.t", "GRANT SELECT ON \"public\".\"t\""]);
     assert!(!told.contains("public.open"), "{told}");
+    database.execute("ALTER TABLE open ENABLE ROW LEVEL SECURITY").await;
+    let told = complaint(&database, source("sender"), &["open"]).await;
+    assert_says(&told, &["row security is on for table public.open", "BYPASSRLS;"]);
+    database.execute("ALTER TABLE open DISABLE ROW LEVEL SECURITY").await;
     let mut replica = Replica::new(source("sender"), tables(&["open"]));
     replica.run().await;
 }
@@ -93,6 +97,39 @@ async fn the_server_is_checked() {
     let error = Replica::new(database.source(), tables(&["t"])).start().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert_says(&error.to_string(), &["all 0 replication slots are in use", "max_replication_slots"]);
+}
+
+#[tokio::test]
+async fn rows_that_row_security_would_hide_are_an_error_while_they_are_read() {
+    let database = Database::new(
+        "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, 'v' FROM generate_series(1, 100000) i",
+    )
+    .await;
+    let name = database.value("SELECT current_database()").await.unwrap();
+    database.execute(&format!("CREATE ROLE plain_{name} LOGIN REPLICATION; GRANT SELECT ON t TO plain_{name}")).await;
+    let url = database.url.replace("postgres@", &format!("plain_{name}@"));
+    let mut replica = Replica::new(PostgresSource::new(&url).unwrap(), tables(&["t"]));
+    replica.start().await.unwrap();
+    replica.step().await.unwrap();
+    // Between two chunks.
+    database.execute("ALTER TABLE t ENABLE ROW LEVEL SECURITY").await;
+    let error = replica.until_error().await;
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert_says(&error.to_string(), &["BYPASSRLS;"]);
+}
+
+#[tokio::test]
+async fn text_of_no_encoding_and_a_generated_key_are_refused() {
+    let database = Database::new("CREATE TABLE t (a int, g int GENERATED ALWAYS AS (a) STORED PRIMARY KEY)").await;
+    let told = complaint(&database, database.source(), &["t"]).await;
+    assert_says(&told, &["column `g` of table public.t is generated"]);
+
+    let name = format!("{}_ascii", database.value("SELECT current_database()").await.unwrap());
+    let collation = "LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0";
+    database.execute(&format!("CREATE DATABASE {name} ENCODING 'SQL_ASCII' {collation}")).await;
+    let database = Database::at(format!("{}_ascii", database.url), "CREATE TABLE t (id int PRIMARY KEY)").await;
+    let told = complaint(&database, database.source(), &["t"]).await;
+    assert_says(&told, &["SQL_ASCII", "UTF8"]);
 }
 
 #[tokio::test]
