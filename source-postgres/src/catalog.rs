@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use postgres_protocol::escape::escape_literal;
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 use syncline_core::TableSelection;
 
 use crate::connection::{Connection, Rows};
@@ -142,7 +143,19 @@ struct Relation {
     row_security: bool,
     can_select: bool,
     estimate: Option<u64>,
+    toast: u32,
+    /// If it is a partition: itself and what it is a part of.
+    ancestors: Vec<Ancestor>,
     root: u32,
+}
+
+/// A partition, or the table that a partition belongs to.
+#[derive(Debug, Clone, Copy)]
+struct Ancestor {
+    oid: u32,
+    namespace: u32,
+    /// The version of the entry that makes it a partition; 0 for the root.
+    attached: u32,
 }
 
 impl Relation {
@@ -160,14 +173,45 @@ impl Relation {
             row_security: rows.is_true(row, "row_security"),
             can_select: rows.is_true(row, "can_select"),
             estimate: rows.parse::<i64>(row, "estimate")?.try_into().ok(),
+            toast: rows.parse(row, "reltoastrelid")?,
+            ancestors: rows
+                .get(row, "ancestors")
+                .map_or(Some(Vec::new()), |text| text.split(',').map(Ancestor::read).collect())
+                .ok_or_else(|| PgError::Protocol("a query returned something else as ancestors".into()))?,
             root: rows.parse(row, "root")?,
         })
+    }
+
+    /// Another number after it was out of the publication, or out of what it is a partition of.
+    fn link(&self, memberships: &HashMap<u32, u32>) -> u64 {
+        let mut hash = Sha256::new();
+        let itself = Ancestor { oid: self.oid, namespace: self.namespace, attached: 0 };
+        for ancestor in self.ancestors.iter().chain([&itself]) {
+            hash.update(ancestor.oid.to_be_bytes());
+            hash.update(ancestor.attached.to_be_bytes());
+            for member in [ancestor.oid, ancestor.namespace] {
+                hash.update(memberships.get(&member).copied().unwrap_or(0).to_be_bytes());
+            }
+        }
+        hash.finalize().first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes))
+    }
+}
+
+impl Ancestor {
+    fn read(text: &str) -> Option<Self> {
+        let mut numbers = text.split(':').map(|word| word.parse().ok());
+        let mut number = || numbers.next().flatten();
+        Some(Self { oid: number()?, namespace: number()?, attached: number()? })
     }
 }
 
 const RELATION: &str = "c.oid, c.relnamespace, n.nspname, c.relname, c.relkind, c.relpersistence, c.relreplident, \
     c.relfilenode, c.relnatts, row_security_active(c.oid) AS row_security, c.reltuples::bigint AS estimate, \
-    has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE') AS can_select";
+    has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE') AS can_select, c.reltoastrelid, \
+    CASE WHEN c.relispartition THEN (SELECT string_agg(format('%s:%s:%s', a.oid, a.relnamespace, \
+            coalesce(i.xmin::text, '0')), ',' ORDER BY a.oid) \
+        FROM pg_partition_ancestors(c.oid) p (relid) JOIN pg_class a ON a.oid = p.relid \
+        LEFT JOIN pg_inherits i ON i.inhrelid = a.oid) END AS ancestors";
 
 async fn load_publication(
     connection: &mut Connection,
@@ -447,11 +491,61 @@ fn table(
                     schema: part.schema.clone(),
                     name: part.name.clone(),
                     file: part.file,
+                    toast: part.toast,
+                    link: part.link(memberships),
                     filter: entry(part).and_then(|entry| entry.rowfilter.clone()),
                     progress: Progress::Pending,
                 })
                 .collect(),
             stale: None,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn relation(oid: u32, kind: char, root: u32) -> Relation {
+        Relation {
+            oid,
+            namespace: 7,
+            schema: "public".into(),
+            name: format!("t{oid}"),
+            kind,
+            permanent: true,
+            identity: b'd',
+            file: 1,
+            width: 1,
+            row_security: false,
+            can_select: true,
+            estimate: None,
+            toast: 0,
+            ancestors: Vec::new(),
+            root,
+        }
+    }
+
+    #[test]
+    fn each_table_with_rows_is_asked_for_once() {
+        let relations: Vec<Relation> =
+            [(1, 'p'), (2, 'r'), (3, 'p'), (4, 'v')].map(|(oid, kind)| relation(oid, kind, oid)).into();
+        let parts = [relation(10, 'r', 1), relation(11, 'r', 3)];
+        assert_eq!(with_rows(&relations, &parts), [1, 2, 3, 10, 11]);
+    }
+
+    #[test]
+    fn a_partition_that_was_attached_or_published_again_has_another_link() {
+        let part = |text: &str| Relation {
+            ancestors: text.split(',').map(|text| Ancestor::read(text).unwrap()).collect(),
+            ..relation(2, 'r', 1)
+        };
+        let memberships = |root: u32| HashMap::from([(1, root)]);
+        let link = part("1:7:0,2:7:50").link(&memberships(5));
+        assert_eq!(link, part("1:7:0,2:7:50").link(&memberships(5)));
+        assert_ne!(link, part("1:7:0,2:7:51").link(&memberships(5)));
+        assert_ne!(link, part("1:7:0,2:7:50").link(&memberships(6)));
+        assert!(Ancestor::read("1:x:2").is_none() && Ancestor::read("1:2").is_none());
     }
 }

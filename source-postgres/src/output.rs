@@ -19,6 +19,8 @@ pub(crate) enum Stop {
     /// Changes are gone.
     Lost(String),
     Failed(Error),
+    /// The same, after something that must be stored before.
+    FailedAfter(Box<SourceEvent>, Error),
     /// Nobody reads the stream any more.
     Unwanted,
 }
@@ -87,6 +89,12 @@ impl Output {
         let last = match stop {
             Stop::Lost(reason) => Ok(vec![SourceEvent::HistoryLost { reason }]),
             Stop::Failed(error) => Err(error),
+            Stop::FailedAfter(event, error) => {
+                if self.sender.send(Ok(vec![*event])).await.is_err() {
+                    return;
+                }
+                Err(error)
+            }
             Stop::Unwanted => return,
         };
         // If nobody reads any more, nobody needs to know.

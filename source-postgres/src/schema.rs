@@ -35,7 +35,14 @@ pub(crate) fn compare(known: &TableRecord, now: &CatalogTable) -> Change {
         if part.filter != before.filter {
             return Change::Reread("the publication has another condition for it");
         }
+        if part.link != before.link {
+            return Change::Reread("it or a partition of it was out of the publication or of the table for a while");
+        }
         rewritten |= part.file != before.file;
+        // So it looks, too, after a while without a log, in which it may have been written to.
+        if before.file != 0 && part.file != before.file && (part.toast != before.toast || part.toast == 0) {
+            return Change::Reread("all its rows were written anew");
+        }
         part.progress = before.progress.clone();
     }
     for column in &known.columns {

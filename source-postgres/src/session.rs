@@ -67,7 +67,7 @@ impl Session {
         output: Output,
     ) -> Result<Self, Stop> {
         let durable = start.position.as_ref().map(Lsn::try_from).transpose()?;
-        let known = match (&start.state, durable) {
+        let mut known = match (&start.state, durable) {
             (None, None) => None,
             (Some(state), _) => match State::decode(state)? {
                 Some(state) => Some(state),
@@ -84,8 +84,10 @@ impl Session {
             Some(state) if state.selection == selected => Occasion::Again,
             _ => Occasion::First,
         };
-        let publication =
-            preflight::check_tables(&mut catalog, &settings.publication, &start.selection, known.as_ref(), occasion)?;
+        let unlogged = known.as_mut().map_or(Ok(None), |state| note_unlogged(state, &catalog))?;
+        let checked =
+            preflight::check_tables(&mut catalog, &settings.publication, &start.selection, known.as_ref(), occasion);
+        let publication = checked.map_err(|error| failed_after(unlogged, error))?;
 
         let incarnation = known.as_ref().map_or_else(|| Uuid::new_v4().as_u64_pair().0, |state| state.incarnation);
         let mut replication =
@@ -303,8 +305,9 @@ impl Session {
         let name = &self.settings.publication;
         let connection = self.sql.connection().await?;
         let mut catalog = catalog::load(connection, self.server.version, name, &self.selection).await?;
-        let publication =
-            preflight::check_tables(&mut catalog, name, &self.selection, Some(&self.state), Occasion::Poll)?;
+        let unlogged = note_unlogged(&mut self.state, &catalog)?;
+        let checked = preflight::check_tables(&mut catalog, name, &self.selection, Some(&self.state), Occasion::Poll);
+        let publication = checked.map_err(|error| failed_after(unlogged, error))?;
         if publication != self.state.publication {
             return Err(Stop::Lost(format!(
                 "publication {name} was dropped and made again; what changed in between is not in the log"
@@ -389,5 +392,29 @@ impl Session {
     pub(crate) fn share_readable(&self) {
         let readable = Readable::new(self.selection.clone(), self.state.tables.clone());
         *self.shared.readable.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(readable);
+    }
+}
+
+/// What is written to a table while it is unlogged is not in the log: one that is seen so must be read again, even if it is
+/// logged again before the next look. Replication waits for that; what it must remember until then is returned.
+fn note_unlogged(state: &mut State, catalog: &Catalog) -> Result<Option<SourceEvent>, Stop> {
+    let unlogged = |known: &TableRecord| {
+        let now = catalog.tables.iter().find(|table| table.record.oid == known.oid);
+        now.is_some_and(|table| matches!(table.kind, 'r' | 'p') && !table.permanent)
+    };
+    let mut seen = None;
+    for table in state.tables.iter_mut().filter(|table| unlogged(table) && table.stale != Some(Lsn(0))) {
+        table.stale = Some(Lsn(0));
+        seen = Some(table.label());
+    }
+    let Some(table) = seen else { return Ok(None) };
+    state.reading = true;
+    Ok(Some(state.progress(table, 0, None)?))
+}
+
+fn failed_after(event: Option<SourceEvent>, error: syncline_core::Error) -> Stop {
+    match event {
+        Some(event) => Stop::FailedAfter(Box::new(event), error),
+        None => Stop::Failed(error),
     }
 }

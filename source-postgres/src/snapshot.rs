@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use postgres_protocol::escape::{escape_identifier, escape_literal};
-use syncline_core::{Error, SnapshotProgress, SourceEvent, SourceRow};
+use syncline_core::{Error, SourceEvent, SourceRow};
 use tokio::time::Instant;
 
 use crate::connection::{Connection, Session as Kind};
@@ -216,19 +216,8 @@ impl Session {
 
     /// Adds the state to what is sent, to be stored together with what was sent before.
     pub(crate) fn push_progress(&mut self, table: String, rows: u64, estimated: Option<u64>) -> Result<(), Error> {
-        let done = |table: &&TableRecord| table.parts.iter().all(|part| part.progress == Progress::Done);
-        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-        let progress = SnapshotProgress {
-            table,
-            rows,
-            estimated,
-            tables_done: count(self.state.tables.iter().filter(done).count()),
-            tables: count(self.state.tables.len()),
-        };
-        let state = self.state.encode()?;
+        self.output.push(self.state.progress(table, rows, estimated)?, 0);
         self.state_changed = false;
-        let size = state.0.len();
-        self.output.push(SourceEvent::SnapshotProgress { state, progress }, size);
         Ok(())
     }
 }

@@ -226,6 +226,7 @@ impl Source for PostgresSource {
                 return Ok(stream::iter([Ok(vec![SourceEvent::HistoryLost { reason }])]).boxed());
             }
             Err(Stop::Failed(error)) => return Err(error),
+            Err(Stop::FailedAfter(event, error)) => return Ok(stream::iter([Ok(vec![*event]), Err(error)]).boxed()),
             Err(Stop::Unwanted) => return Ok(stream::empty().boxed()),
         };
         let running = Running { batches, task: tokio::spawn(session.run()) };

@@ -2,12 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use syncline_core::{Error, Result, SourceState, TableSelection};
+use syncline_core::{Error, Result, SnapshotProgress, SourceEvent, SourceState, TableSelection};
 
 use crate::lsn::Lsn;
 
 /// Raised when the encoding changes; another version means starting over.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 
 /// Everything that must survive a restart.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,8 +69,13 @@ pub(crate) struct PartRecord {
     pub(crate) oid: u32,
     pub(crate) schema: String,
     pub(crate) name: String,
-    /// The number of the file with its rows, which changes when all of them are written anew.
+    /// The number of the file with its rows, which changes when all of them are written anew; 0 after a TRUNCATE, which
+    /// explains any other number.
     pub(crate) file: u32,
+    /// The table of its values out of line, which a VACUUM FULL keeps and ALTER TABLE makes anew; 0 for none.
+    pub(crate) toast: u32,
+    /// A digest of how it comes to be in the publication and in its table, which is another after it was out of either.
+    pub(crate) link: u64,
     /// The condition of the publication.
     pub(crate) filter: Option<String>,
     pub(crate) progress: Progress,
@@ -118,6 +123,20 @@ impl State {
             Some(_) => Ok(None),
             None => Err(Error::data("the stored state of a source is empty")),
         }
+    }
+
+    /// The event that has this state stored, with how far the reading is.
+    pub(crate) fn progress(&self, table: String, rows: u64, estimated: Option<u64>) -> Result<SourceEvent> {
+        let done = |table: &&TableRecord| table.parts.iter().all(|part| part.progress == Progress::Done);
+        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        let progress = SnapshotProgress {
+            table,
+            rows,
+            estimated,
+            tables_done: count(self.tables.iter().filter(done).count()),
+            tables: count(self.tables.len()),
+        };
+        Ok(SourceEvent::SnapshotProgress { state: self.encode()?, progress })
     }
 
     /// The table that a relation belongs to.
@@ -174,6 +193,8 @@ mod tests {
                     schema: "public".into(),
                     name: "t".into(),
                     file: 4,
+                    toast: 5,
+                    link: 6,
                     filter: None,
                     progress: Progress::After { key: vec!["ü'".into()], rows: 9 },
                 }],

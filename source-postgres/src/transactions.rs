@@ -243,8 +243,13 @@ impl Session {
     fn truncate(&mut self, relations: &[u32]) -> bool {
         let mut tables = Vec::new();
         let mut partly = Vec::new();
-        for table in &self.state.tables {
-            let hit = table.parts.iter().filter(|part| relations.contains(&part.oid)).count();
+        for table in &mut self.state.tables {
+            let mut hit = 0;
+            for part in table.parts.iter_mut().filter(|part| relations.contains(&part.oid)) {
+                hit += 1;
+                part.file = 0;
+                self.state_changed = true;
+            }
             if relations.contains(&table.oid) || (hit > 0 && hit == table.parts.len()) {
                 tables.push(TableId(table.oid.into()));
             } else if hit > 0 {

@@ -196,6 +196,18 @@ impl Replica {
         }
     }
 
+    /// The same, going on after errors that may pass: a table that changes its name while it is read.
+    pub(crate) async fn eventually(&mut self, what: &str, mut condition: impl FnMut(&Self) -> bool) {
+        let deadline = tokio::time::Instant::now() + LIMIT;
+        while !condition(self) {
+            assert!(tokio::time::Instant::now() < deadline, "{what}");
+            match self.step().await {
+                Err(error) if error.is_transient() => self.recover().await,
+                outcome => outcome.unwrap_or_else(|error| panic!("{what}: {error}")),
+            }
+        }
+    }
+
     /// Takes batches until everything that is committed now has come, and may be shown.
     pub(crate) async fn catch_up(&mut self) {
         let token = MarkerToken(format!("token {}", self.markers.len() + self.commits).into());
