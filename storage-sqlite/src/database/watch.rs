@@ -5,17 +5,26 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use futures::future::{Either, select};
 use futures::stream::{BoxStream, Stream, StreamExt};
 use serde::de::DeserializeOwned;
+use syncline_core::ErrorKind;
 
 use super::changes::Listener;
-use super::error::Result;
+use super::error::{Error, Result};
 use super::query::{Prepared, Query};
 use super::reader::ReaderQueue;
 use super::work_queue::WorkQueue;
 use super::writer::ask;
 
-/// The results of a query, the first at once. Ends with an error when the database is closed or the statement is wrong.
+/// When a run that failed in a way that passes is repeated, if nothing changes before.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The results of a query, the first at once.
+///
+/// An error is an item like a result, and the query is run again after the next change: a row that could not be read may
+/// be mended, a table may be made. What passes by itself (`Unavailable`) is tried again within a second. Only when the
+/// database is closed does the stream end, after an error that says so.
 #[must_use = "a stream does nothing until it is polled"]
 pub struct Watch<T> {
     state: State<T>,
@@ -58,7 +67,8 @@ impl<T: DeserializeOwned + Send + 'static> Stream for Watch<T> {
                 Ok((database, prepared)) => {
                     // From here on no change is missed. The stream keeps the listener, not the database.
                     let listener = Listener::new(database.hub(), None);
-                    let runs = Runs { readers: database.readers().clone(), listener, prepared, throttle, last: None };
+                    let readers = database.readers().clone();
+                    let runs = Runs { readers, listener, prepared, throttle, last: None, retry: false };
                     futures::stream::unfold(Some(runs), Runs::next).boxed()
                 }
             });
@@ -77,14 +87,16 @@ struct Runs {
     throttle: Duration,
     /// When the last result was delivered.
     last: Option<Instant>,
+    /// The last run failed in a way that passes by itself.
+    retry: bool,
 }
 
 impl Runs {
-    /// The next result; after an error there is none.
+    /// The next result. After the error that the database is closed there is none.
     async fn next<T: DeserializeOwned + Send + 'static>(runs: Option<Self>) -> Option<(Result<Vec<T>>, Option<Self>)> {
         let mut runs = runs?;
         if let Some(last) = runs.last {
-            if !runs.listener.changed().await {
+            if !runs.changed().await {
                 return Some((Err(super::work_queue::closed()), None));
             }
             let left = runs.throttle.saturating_sub(last.elapsed());
@@ -93,12 +105,22 @@ impl Runs {
             }
         }
         runs.listener.widen();
-        match runs.run().await {
-            Ok(rows) => {
-                runs.last = Some(Instant::now());
-                Some((Ok(rows), Some(runs)))
-            }
-            Err(error) => Some((Err(error), None)),
+        let answer = runs.run().await;
+        runs.last = Some(Instant::now());
+        let kind = answer.as_ref().err().map(Error::kind);
+        runs.retry = kind == Some(ErrorKind::Unavailable);
+        Some((answer, (kind != Some(ErrorKind::Closed)).then_some(runs)))
+    }
+
+    /// Waits for a change, or until it is time to try again. `false` when the database is closed.
+    async fn changed(&self) -> bool {
+        let changed = std::pin::pin!(self.listener.changed());
+        if !self.retry {
+            return changed.await;
+        }
+        match select(changed, futures_timer::Delay::new(RETRY)).await {
+            Either::Left((changed, _)) => changed,
+            Either::Right(_) => true,
         }
     }
 
@@ -106,11 +128,13 @@ impl Runs {
         let prepared = self.prepared.clone();
         let readers: &WorkQueue<_> = &self.readers;
         let (rows, tables) = ask(readers, move |reader: &mut super::reader::Reader| {
-            let (rows, tables) = reader.read_watched(|conn| prepared.rows(conn, false, None))?;
-            Ok(rows.map(|rows| (rows, tables)))
+            Ok(Ok(reader.read_watched(|conn| prepared.rows(conn, false, None))?))
         })
         .await?;
-        self.listener.narrow(tables);
-        Ok(rows)
+        // Without tables the statement was not even understood, so that any change may be the one that counts.
+        if rows.is_ok() || !tables.is_empty() {
+            self.listener.narrow(tables);
+        }
+        rows
     }
 }

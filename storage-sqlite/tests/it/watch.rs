@@ -139,11 +139,11 @@ fn views_new_tables_and_unreported_changes_are_followed() {
 }
 
 #[test]
-fn errors_end_a_watch() {
+fn only_closing_ends_a_watch() {
     let db = open();
     let mut wrong = db.query::<i64>("SELECT nothing FROM nowhere").watch();
     assert!(block_on(wrong.next()).unwrap().is_err());
-    assert!(block_on(wrong.next()).is_none());
+    assert!(is_quiet(&mut wrong));
     let mut watch = db.query::<i64>("SELECT 1").watch();
     assert_eq!(next(&mut watch), [1]);
     block_on(db.close());
@@ -169,4 +169,28 @@ fn queries_run_once_too() {
     let sum =
         block_on(db.read(|conn| Ok(conn.query_row("SELECT sum(done) FROM todos", [], |row| row.get::<_, i64>(0))?)));
     assert_eq!(sum.unwrap(), 1);
+}
+
+#[test]
+fn an_error_is_a_result_after_which_the_query_is_watched_on() {
+    let db = open();
+    let mut watch = db.query::<Todo>("SELECT title, done FROM todos").watch();
+    assert_eq!(next(&mut watch), []);
+    execute(&db, "INSERT INTO todos (id, title, done) VALUES ('1', NULL, 0)");
+    let error = block_on(watch.next()).unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+    assert!(is_quiet(&mut watch));
+    execute(&db, "INSERT INTO lists (id) VALUES ('l1')");
+    assert!(is_quiet(&mut watch), "another table");
+    execute(&db, "UPDATE todos SET title = 'mended'");
+    assert_eq!(next(&mut watch), [Todo { title: "mended".into(), done: false }]);
+
+    let mut early = db.query::<i64>("SELECT count(*) FROM made_later").watch();
+    assert!(block_on(early.next()).unwrap().is_err());
+    execute(&db, "CREATE TABLE made_later (x)");
+    assert_eq!(next(&mut early), [0]);
+
+    block_on(db.close());
+    assert_eq!(block_on(watch.next()).unwrap().unwrap_err().kind(), ErrorKind::Closed);
+    assert!(block_on(watch.next()).is_none());
 }
