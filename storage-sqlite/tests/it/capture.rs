@@ -243,3 +243,29 @@ fn writes_of_other_processes_are_captured_by_statement() {
     let kinds: Vec<Json> = writes(&db).iter().map(|write| write["op"].clone()).collect();
     assert_eq!(kinds, ["PUT", "PUT", "PATCH", "DELETE"]);
 }
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(20))]
+
+    /// As Postgres writes it, into a row, out again as an upload: the same double, to the last bit.
+    #[test]
+    fn doubles_come_back_as_they_were(bits in proptest::collection::vec(proptest::prelude::any::<u64>(), 50)) {
+        let db = open();
+        let doubles = bits.into_iter().map(f64::from_bits).filter(|double| double.is_finite());
+        let doubles: Vec<f64> = doubles.chain([0.1 + 0.2, 5e-324, f64::MAX, f64::MIN_POSITIVE, 1e23, -0.5]).collect();
+        let mut feed = crate::feed::Feed::default();
+        for (number, double) in doubles.iter().enumerate() {
+            // The shortest text that is this double, as `float8out` gives it; it marks large ones by an exponent.
+            let text = format!("{double:e}");
+            feed.put_as("a", "lists", &format!("l{number:03}"), "s", &format!("{{\"weight\":{text}}}"));
+        }
+        proptest::prop_assert_eq!(feed.sync(&db), syncline_core::PublishOutcome::Published);
+        let stored: Vec<f64> = block_on(db.query("SELECT weight FROM lists ORDER BY id").all()).unwrap();
+        proptest::prop_assert_eq!(&stored, &doubles);
+        execute(&db, "INSERT INTO lists (id, weight) SELECT 'copy' || id, weight FROM lists");
+        let uploaded = crate::feed::upload(&db, &syncline_core::Uploaded::Applied);
+        let crud = uploaded[0]["crud"].as_array().unwrap();
+        let copied: Vec<f64> = crud.iter().map(|write| write["data"]["weight"].as_f64().unwrap()).collect();
+        proptest::prop_assert_eq!(&copied, &doubles);
+    }
+}
