@@ -1,7 +1,8 @@
 //! Brings the application's tables in line with its schema, without losing anything.
 //!
 //! A synced table is rebuilt from its published operations with the local writes of the upload queue on top, so no row
-//! needs a migration; what is staged stays invisible. Rows of tables that the schema lacks stay in the log.
+//! needs a migration; what is staged stays invisible. Rows of tables that the schema lacks stay in the log. The rows of a
+//! local-only table have no other copy: they are copied, and set aside if the table becomes a synced one.
 
 use std::collections::HashMap;
 
@@ -16,8 +17,10 @@ use super::row_writer::RowWriter;
 use super::schema::{Schema, Table};
 use super::table_sql::{self, identifier};
 
-/// Grows when the SQL of tables or triggers changes, so that they are made anew.
+/// Grows when the SQL of tables changes, so that they are made anew.
 const GENERATION: u32 = 1;
+/// Grows when the SQL of triggers or indexes changes, so that they are made anew.
+const TRIGGERS: u32 = 2;
 /// What a table is called while it is rebuilt.
 const REBUILT: &str = "syncline_rebuilt";
 
@@ -50,14 +53,15 @@ fn shape(table: &Table) -> Result<String> {
 }
 
 fn definition(table: &Table) -> Result<String> {
-    Ok(serde_json::to_string(&(GENERATION, table))?)
+    Ok(serde_json::to_string(&(GENERATION, TRIGGERS, table))?)
 }
 
 impl Migration<'_> {
     fn run(&self, schema: &Schema) -> Result<bool> {
-        let made = self.made()?;
+        let mut made = self.made()?;
         let mut changed = false;
         for table in schema.tables() {
+            self.adopt_other_case(&mut made, table.name())?;
             let before = made.get(table.name());
             match before {
                 Some(before) if self.is_there(table.name())? => {
@@ -104,6 +108,34 @@ impl Migration<'_> {
         Ok(made)
     }
 
+    /// To SQLite, names that differ only in case are one table, so it can only be renamed. Its rows stay if it is
+    /// local-only; a synced one is filled anew, because servers and backends tell such names apart.
+    fn adopt_other_case(&self, made: &mut HashMap<String, Made>, name: &str) -> Result<()> {
+        if made.contains_key(name) {
+            return Ok(());
+        }
+        let Some(old) = made.keys().find(|old| old.eq_ignore_ascii_case(name)).cloned() else { return Ok(()) };
+        let Some(before) = made.remove(&old) else { return Ok(()) };
+        self.conn.execute("DELETE FROM syncline_schema WHERE name = ?1", [&old])?;
+        if self.is_there(&old)? {
+            self.rename(&old, REBUILT)?;
+            self.rename(REBUILT, name)?;
+            let renamed = Made { shape: String::new(), definition: String::new(), ..before };
+            made.insert(name.to_owned(), renamed);
+        }
+        Ok(())
+    }
+
+    fn rename(&self, old: &str, new: &str) -> Result<()> {
+        // Without this a view of the application that names the table would be in the way.
+        let legacy = rusqlite::config::DbConfig::SQLITE_DBCONFIG_LEGACY_ALTER_TABLE;
+        self.conn.set_db_config(legacy, true)?;
+        let sql = format!("ALTER TABLE {} RENAME TO {}", identifier(old), identifier(new));
+        let renamed = self.conn.execute_batch(&sql);
+        self.conn.set_db_config(legacy, false)?;
+        Ok(renamed?)
+    }
+
     fn is_there(&self, name: &str) -> Result<bool> {
         let mut statement = self.conn.prepare_cached(
             "SELECT 1 FROM sqlite_master WHERE type IN ('table', 'view') AND name = ?1 COLLATE NOCASE",
@@ -129,19 +161,39 @@ impl Migration<'_> {
             (_, false) => self.fill(table, REBUILT)?,
             (false, true) => {}
         }
-        self.conn.execute_batch(&format!("DROP TABLE {}", identifier(table.name())))?;
-        // Without this a view of the application that names the table would be in the way.
-        let legacy = rusqlite::config::DbConfig::SQLITE_DBCONFIG_LEGACY_ALTER_TABLE;
-        self.conn.set_db_config(legacy, true)?;
-        let renamed = self.conn.execute_batch(&format!("ALTER TABLE {REBUILT} RENAME TO {}", identifier(table.name())));
-        self.conn.set_db_config(legacy, false)?;
-        renamed?;
+        if was_local_only && !table.is_local_only() {
+            self.set_aside(table.name())?;
+        }
+        self.conn.execute_batch(&format!("DROP TABLE IF EXISTS {}", identifier(table.name())))?;
+        self.rename(REBUILT, table.name())?;
         self.finish(table)?;
         for sql in kept {
             if let Err(error) = self.conn.execute_batch(&sql) {
                 tracing::warn!(%error, %sql, "an index or trigger of the application does not fit its table any more");
             }
         }
+        Ok(())
+    }
+
+    /// Keeps the rows of a local-only table that becomes a synced one: there is no other copy of them, and whether they
+    /// are to be uploaded is for the application to say. They go to a table of the application's own, called
+    /// `<name>_local`.
+    fn set_aside(&self, name: &str) -> Result<()> {
+        let has_rows: bool =
+            self.conn
+                .query_row(&format!("SELECT EXISTS (SELECT 1 FROM {})", identifier(name)), [], |row| row.get(0))?;
+        if !has_rows {
+            return Ok(());
+        }
+        let mut aside = format!("{name}_local");
+        let mut number = 1;
+        while self.is_there(&aside)? {
+            number += 1;
+            aside = format!("{name}_local_{number}");
+        }
+        let sql = format!("CREATE TABLE {} AS SELECT * FROM {}", identifier(&aside), identifier(name));
+        self.conn.execute_batch(&sql)?;
+        tracing::warn!(table = name, kept_as = %aside, "a local-only table became a synced one; its rows were set aside");
         Ok(())
     }
 

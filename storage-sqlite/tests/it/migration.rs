@@ -117,6 +117,59 @@ fn local_only_tables_keep_their_rows() {
 }
 
 #[test]
+fn rows_of_a_local_only_table_that_becomes_synced_are_set_aside() {
+    let drafts = || Table::new("drafts").text("body");
+    for (before, aside) in [("SELECT 1", "drafts_local"), ("CREATE TABLE drafts_local (x)", "drafts_local_2")] {
+        let file = File::new();
+        let db = file.open(Schema::new().table(drafts().local_only()));
+        block_on(db.write(move |tx| Ok(tx.execute_batch(before)?))).unwrap();
+        execute(&db, "INSERT INTO drafts (id, body) VALUES ('d1', 'the only copy')");
+        block_on(db.close());
+        let db = file.open(Schema::new().table(drafts()));
+        assert!(rows(&db, "drafts").is_empty());
+        assert_eq!(rows(&db, aside), [json!({ "id": "d1", "body": "the only copy" })]);
+        assert_eq!(block_on(db.upload_state()).unwrap().queued, 0);
+    }
+    let file = File::new();
+    // Nothing to set aside, nothing is.
+    let db = file.open(Schema::new().table(Table::new("empty").local_only()));
+    block_on(db.close());
+    let db = file.open(Schema::new().table(Table::new("empty")));
+    let aside: i64 =
+        block_on(db.query("SELECT count(*) FROM sqlite_master WHERE name LIKE 'empty_local%'").one()).unwrap();
+    assert_eq!(aside, 0);
+}
+
+#[test]
+fn a_table_may_be_renamed_in_case_alone() {
+    let file = File::new();
+    let drafts = |name: &str| Table::new(name).text("body").local_only();
+    let db = file
+        .open(Schema::new().table(Table::new("Lists").text("name").index("by_name", ["name"])).table(drafts("Drafts")));
+    execute(&db, "INSERT INTO Drafts (id, body) VALUES ('d1', 'x')");
+    execute(&db, "CREATE VIEW named AS SELECT name FROM Lists");
+    execute(&db, "CREATE INDEX app_index ON Lists (name DESC)");
+    let mut feed = Feed::default();
+    feed.put("a", "Lists", "l1", json!({ "name": "old" }));
+    feed.put("a", "lists", "l2", json!({ "name": "new" }));
+    assert_eq!(feed.sync(&db), PublishOutcome::Published);
+    assert_eq!(rows(&db, "Lists"), [json!({ "id": "l1", "name": "old" })]);
+    block_on(db.close());
+    for _ in 0..2 {
+        let schema = Schema::new().table(lists().index("by_name", ["name"])).table(drafts("drafts"));
+        let db = file.open(schema);
+        assert_eq!(rows(&db, "lists"), [json!({ "id": "l2", "name": "new" })]);
+        let named: String = block_on(db.query("SELECT name FROM named").one()).unwrap();
+        assert_eq!(named, "new");
+        assert_eq!(rows(&db, "drafts"), [json!({ "id": "d1", "body": "x" })]);
+        let indexes: i64 =
+            block_on(db.query("SELECT count(*) FROM sqlite_master WHERE name = 'app_index'").one()).unwrap();
+        assert_eq!(indexes, 1);
+        block_on(db.close());
+    }
+}
+
+#[test]
 fn what_the_application_made_itself_survives_a_rebuild() {
     let file = File::new();
     let db = file.open(Schema::new().table(lists()));
