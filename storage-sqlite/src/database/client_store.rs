@@ -12,8 +12,9 @@ use syncline_core::{
 };
 
 use super::changes::{Listener, QUEUE};
-use super::error::Result;
+use super::error::{Error, Result};
 use super::handle::Database;
+use super::row_writer::remove_obstacles;
 use super::stage::{self, Staging};
 use super::writer::{ask, ask_in_steps};
 use super::{publish, subscriptions, upload_queue};
@@ -79,8 +80,17 @@ impl ClientStore for Database {
     }
 
     async fn publish(&self, request: &PublishRequest) -> syncline_core::Result<PublishOutcome> {
-        let request = request.clone();
-        Ok(ask_in_steps(self.writer(), move |writer| publish::publish(writer, &request).map(Some)).await?)
+        loop {
+            let asked = request.clone();
+            let published = ask_in_steps(self.writer(), move |writer| publish::publish(writer, &asked).map(Some)).await;
+            let Err(Error::Obstructed { table, cause }) = published else { return Ok(published?) };
+            // C8. Each round removes something, so there are few.
+            let (name, reason) = (table.clone(), cause.to_string());
+            let removed = self.sync_write(move |conn| remove_obstacles(conn, &name, &reason)).await?;
+            if !removed {
+                return Err(Error::Obstructed { table, cause }.into());
+            }
+        }
     }
 
     async fn upload_state(&self) -> syncline_core::Result<UploadState> {

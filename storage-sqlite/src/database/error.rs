@@ -25,6 +25,14 @@ pub enum Error {
     /// A row does not fit the type that it was to become.
     #[error("a row does not fit the type asked for: {0}")]
     Row(String),
+    /// An index or a trigger that the application made stands in the way of a synced row. A publish removes it and goes on.
+    #[error("an index or trigger of the application on table {table:?} refused a synced row: {cause}")]
+    Obstructed {
+        /// The synced table.
+        table: String,
+        /// What SQLite said.
+        cause: rusqlite::Error,
+    },
     /// The application's own error, given back by a closure.
     #[error(transparent)]
     Other(BoxError),
@@ -42,9 +50,15 @@ impl Error {
             Self::Sqlite(error) => sqlite_kind(error),
             Self::Json(_) => ErrorKind::Data,
             Self::Core(error) => error.kind(),
+            Self::Obstructed { .. } => ErrorKind::Unavailable,
             Self::Row(_) | Self::Other(_) => ErrorKind::Invalid,
         }
     }
+}
+
+/// Whether a statement failed for a reason that has nothing to do with what it says.
+pub(crate) fn is_trouble_of_the_file(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code().is_some() && sqlite_kind(error) != ErrorKind::Invalid
 }
 
 /// Locks, full disks and failing devices pass; damage needs a new download; everything else is a wrong statement.

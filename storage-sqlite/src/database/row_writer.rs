@@ -4,11 +4,13 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 
+use rusqlite::config::DbConfig;
 use rusqlite::types::{ToSqlOutput, Value, ValueRef};
 use rusqlite::{CachedStatement, Connection, ToSql};
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
-use super::error::Result;
+use super::capture::OWN_PREFIX;
+use super::error::{Error, Result, is_trouble_of_the_file};
 use super::schema::Table;
 use super::table_sql;
 
@@ -163,10 +165,17 @@ impl Columns {
 }
 
 /// Writes rows of one table, for the time of a transaction.
+///
+/// What the application put on the table never keeps a synced row out (C8): a row that its triggers refuse or swallow is
+/// written without them, and what stands in the way beyond that is an [`Error::Obstructed`], for the publish to remove.
 pub(crate) struct RowWriter<'c> {
+    conn: &'c Connection,
+    table: String,
     columns: Columns,
     upsert: CachedStatement<'c>,
     delete: CachedStatement<'c>,
+    /// Rows that were written without the application's triggers.
+    refused: u64,
 }
 
 impl fmt::Debug for RowWriter<'_> {
@@ -178,10 +187,15 @@ impl fmt::Debug for RowWriter<'_> {
 impl<'c> RowWriter<'c> {
     /// For `table`, into the table of the file that is called `name`.
     pub(crate) fn new(conn: &'c Connection, table: &Table, name: &str) -> Result<Self> {
+        // A trigger that does not fit the file any more is noticed here.
+        let prepare = |sql: String| conn.prepare_cached(&sql).map_err(|error| obstructed(name, error));
         Ok(Self {
+            conn,
+            table: name.to_owned(),
             columns: Columns::of(table),
-            upsert: conn.prepare_cached(&table_sql::upsert(table, name))?,
-            delete: conn.prepare_cached(&table_sql::delete(name))?,
+            upsert: prepare(table_sql::upsert(table, name))?,
+            delete: prepare(table_sql::delete(name))?,
+            refused: 0,
         })
     }
 
@@ -204,15 +218,14 @@ impl<'c> RowWriter<'c> {
             }
         });
         match bound {
-            Err(super::error::Error::Json(error)) => {
+            Err(Error::Json(error)) => {
                 tracing::warn!(%error, "a synced row is no JSON object; its columns are NULL");
                 upsert.clear_bindings();
                 upsert.raw_bind_parameter(1, id)?;
             }
             other => other?,
         }
-        upsert.raw_execute()?;
-        Ok(())
+        self.execute_upsert(id)
     }
 
     /// Inserts or replaces a row with one value per column.
@@ -222,15 +235,98 @@ impl<'c> RowWriter<'c> {
         for (position, value) in values.iter().enumerate() {
             self.upsert.raw_bind_parameter(position + 2, value)?;
         }
-        self.upsert.raw_execute()?;
-        Ok(())
+        self.execute_upsert(id)
     }
 
     /// Deletes a row, if it is there.
     pub(crate) fn delete(&mut self, id: &str) -> Result<()> {
-        self.delete.execute([id])?;
+        let deleted = self.delete.execute([id]);
+        if matches!(deleted, Ok(1..)) || (matches!(deleted, Ok(0)) && !self.is_there(id)?) {
+            return Ok(());
+        }
+        self.without_triggers(id, deleted, |writer| writer.delete.execute([id]))
+    }
+
+    fn execute_upsert(&mut self, id: &str) -> Result<()> {
+        let written = self.upsert.raw_execute();
+        // Without columns there is nothing to update.
+        if matches!(written, Ok(1..)) || (matches!(written, Ok(0)) && self.columns.len() == 0) {
+            return Ok(());
+        }
+        self.without_triggers(id, written, |writer| writer.upsert.raw_execute())
+    }
+
+    fn is_there(&self, id: &str) -> Result<bool> {
+        let sql = format!("SELECT 1 FROM {} WHERE \"id\" = ?1", table_sql::identifier(&self.table));
+        Ok(self.conn.prepare_cached(&sql)?.exists([id])?)
+    }
+
+    /// Writes a row that was refused, or swallowed, once more without any trigger. This library's own are silent anyway
+    /// while it publishes.
+    fn without_triggers(
+        &mut self,
+        id: &str,
+        refused: rusqlite::Result<usize>,
+        write: impl FnOnce(&mut Self) -> rusqlite::Result<usize>,
+    ) -> Result<()> {
+        let reason = match refused {
+            Ok(_) => "it was ignored".to_owned(),
+            Err(error) if is_trouble_of_the_file(&error) => return Err(error.into()),
+            // RAISE(ROLLBACK) has ended the whole transaction.
+            Err(error) if self.conn.is_autocommit() => return Err(obstructed(&self.table, error)),
+            Err(error) => error.to_string(),
+        };
+        self.conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
+        let written = write(self);
+        self.conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, true)?;
+        written.map_err(|error| obstructed(&self.table, error))?;
+        if self.refused == 0 {
+            let table = &self.table;
+            tracing::warn!(%table, id, reason, "a trigger of the application refused a synced row, which is shown without it");
+        }
+        self.refused += 1;
         Ok(())
     }
+}
+
+impl Drop for RowWriter<'_> {
+    fn drop(&mut self) {
+        if self.refused > 1 {
+            let (table, rows) = (&self.table, self.refused);
+            tracing::warn!(%table, rows, "synced rows were shown without the application's triggers");
+        }
+    }
+}
+
+fn obstructed(table: &str, cause: rusqlite::Error) -> Error {
+    if is_trouble_of_the_file(&cause) {
+        return cause.into();
+    }
+    Error::Obstructed { table: table.to_owned(), cause }
+}
+
+/// Removes what the application put on a synced table and what may refuse its rows: first indexes that are unique or
+/// compute something, and if there are none, triggers. `false` if there is nothing left to remove.
+pub(crate) fn remove_obstacles(conn: &Connection, table: &str, cause: &str) -> Result<bool> {
+    for kind in ["index", "trigger"] {
+        let mut statement = conn.prepare_cached(
+            "SELECT m.name FROM sqlite_master AS m WHERE m.type = ?1 AND m.tbl_name = ?2 COLLATE NOCASE \
+             AND m.sql IS NOT NULL AND substr(m.name, 1, length(?3)) <> ?3 AND (m.type = 'trigger' \
+             OR EXISTS (SELECT 1 FROM pragma_index_list(m.tbl_name) AS l WHERE l.name = m.name AND (l.\"unique\" OR l.partial)) \
+             OR EXISTS (SELECT 1 FROM pragma_index_info(m.name) AS c WHERE c.cid = -2))",
+        )?;
+        let names: Vec<String> =
+            statement.query_map((kind, table, OWN_PREFIX), |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+        drop(statement);
+        for name in &names {
+            conn.execute_batch(&format!("DROP {kind} {}", table_sql::identifier(name)))?;
+            tracing::warn!(%table, kind, %name, cause, "the application's index or trigger refused synced rows and was dropped");
+        }
+        if !names.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 #[cfg(test)]

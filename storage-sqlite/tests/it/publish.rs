@@ -235,6 +235,50 @@ fn nothing_a_server_sends_blocks_a_publish_or_reaches_another_table() {
     assert_eq!(undeclared, ["Lists", "lists\"; DROP TABLE todos; --", "sqlite_master", "syncline_queue"]);
 }
 
+/// What an application may put on a synced table, all of it in the way of rows that the server sends (C8).
+#[test]
+fn nothing_that_an_application_made_blocks_a_publish() {
+    for (obstacle, stays) in [
+        ("CREATE UNIQUE INDEX app ON lists (name)", false),
+        ("CREATE UNIQUE INDEX app ON lists (lower(name)) WHERE rank IS NULL", false),
+        ("CREATE INDEX app ON lists (json_extract(name, '$.a'))", false),
+        ("CREATE TRIGGER app BEFORE INSERT ON lists BEGIN SELECT RAISE(ABORT, 'no'); END", true),
+        ("CREATE TRIGGER app AFTER INSERT ON lists BEGIN SELECT RAISE(FAIL, 'no'); END", true),
+        ("CREATE TRIGGER app BEFORE INSERT ON lists BEGIN SELECT RAISE(IGNORE); END", true),
+        ("CREATE TRIGGER app BEFORE UPDATE ON lists BEGIN SELECT RAISE(IGNORE); END", true),
+        ("CREATE TRIGGER app BEFORE DELETE ON lists BEGIN SELECT RAISE(IGNORE); END", true),
+        ("CREATE TRIGGER app AFTER DELETE ON lists BEGIN SELECT RAISE(ABORT, 'no'); END", true),
+        ("CREATE TRIGGER app AFTER INSERT ON lists BEGIN SELECT RAISE(ROLLBACK, 'no'); END", false),
+        ("CREATE TRIGGER app AFTER INSERT ON lists BEGIN INSERT INTO once VALUES (1); END", true),
+        ("CREATE TRIGGER app AFTER INSERT ON lists BEGIN INSERT INTO missing VALUES (1); END", true),
+    ] {
+        let db = open();
+        execute(&db, "CREATE TABLE once (x INTEGER PRIMARY KEY)");
+        let mut feed = Feed::default();
+        feed.put("a", "lists", "l0", json!({ "name": "0" }));
+        feed.put("a", "lists", "l1", json!({ "name": "1" }));
+        assert_eq!(feed.sync(&db), PublishOutcome::Published);
+        execute(&db, obstacle);
+        feed.put("a", "lists", "l2", json!({ "name": "{same" }));
+        feed.put("a", "lists", "l3", json!({ "name": "{same" }));
+        feed.put("a", "lists", "l1", json!({ "name": "{same" }));
+        feed.remove("a", "lists", "l0");
+        // Not even understood when its first row comes.
+        execute(&db, "CREATE TRIGGER broken AFTER INSERT ON todos BEGIN INSERT INTO missing VALUES (1); END");
+        feed.put("a", "todos", "t1", json!({ "title": "t" }));
+        assert_eq!(feed.sync(&db), PublishOutcome::Published, "{obstacle}");
+        assert_eq!(rows(&db, "lists"), ["l1", "l2", "l3"].map(|id| list(id, "{same")), "{obstacle}");
+        assert_eq!(rows(&db, "todos").len(), 1);
+        let left: i64 = block_on(db.query("SELECT count(*) FROM sqlite_master WHERE name = 'app'").one()).unwrap();
+        assert_eq!(left == 1, stays, "{obstacle}");
+        assert_eq!(block_on(db.upload_state()).unwrap().queued, 0, "{obstacle}");
+        // The library's own triggers are at work again.
+        execute(&db, "UPDATE lists SET rank = 1 WHERE id = 'none'");
+        execute(&db, "DELETE FROM todos");
+        assert_eq!(block_on(db.upload_state()).unwrap().queued, 1, "{obstacle}");
+    }
+}
+
 fn list_of_nulls(id: &str) -> Json {
     json!({ "id": id, "name": null, "rank": null, "weight": null })
 }
