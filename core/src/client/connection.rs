@@ -82,6 +82,11 @@ impl Connection {
         matches!(self.link, Link::Opening { .. } | Link::Open { .. })
     }
 
+    /// Whether the stream that is being opened takes the place of one that was closed by choice.
+    pub(super) fn is_replacing(&self) -> bool {
+        self.replacing
+    }
+
     pub(super) fn shows_connected(&self) -> bool {
         self.is_open() || self.replacing
     }

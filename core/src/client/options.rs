@@ -45,7 +45,7 @@ pub struct ClientLimits {
     pub write_checkpoint: Duration,
     /// The first and the longest delay before a stream is opened again. Default: 0.25 s and 20 s.
     pub reconnect: (Duration, Duration),
-    /// The first and the longest delay before an upload is tried again. Default: 1 s and 30 s.
+    /// The first and the longest delay before an upload is tried again. Default: 1 s and 20 s.
     pub retry_upload: (Duration, Duration),
     /// Bytes of data lines that are staged in one transaction. Default: 1 MiB.
     pub stage_bytes: usize,
@@ -64,7 +64,7 @@ impl Default for ClientLimits {
             upload: Duration::from_secs(60),
             write_checkpoint: Duration::from_secs(10),
             reconnect: (Duration::from_millis(250), Duration::from_secs(20)),
-            retry_upload: (Duration::from_secs(1), Duration::from_secs(30)),
+            retry_upload: (Duration::from_secs(1), Duration::from_secs(20)),
             stage_bytes: 1 << 20,
             buffered_bytes: 4 << 20,
             line_bytes: 64 << 20,

@@ -47,6 +47,8 @@ pub struct ClientSession {
     jitter: Jitter,
     client_id: Option<Arc<str>>,
     credentials: CredentialCache,
+    /// Those of the stream expire, so that it is to be replaced when others come.
+    renewing: bool,
     connection: Connection,
     downloads: Downloads,
     uploads: Uploads,
@@ -82,6 +84,7 @@ impl ClientSession {
             jitter: Jitter::new(seed),
             client_id: None,
             credentials: CredentialCache::new(limits),
+            renewing: false,
             connection: Connection::new(limits),
             downloads: Downloads::new(limits.stage_bytes),
             uploads: Uploads::new(limits),
@@ -108,7 +111,11 @@ impl ClientSession {
             ClientEvent::Store(reply) => self.store_replied(now, wall, reply),
             ClientEvent::Credentials(reply) => self.credentials_came(now, wall, reply),
             ClientEvent::Opened => {
+                let was_away = !self.connection.is_replacing();
                 if self.connection.opened(now) {
+                    if was_away && self.uploads.give_up_hung(now) {
+                        self.commands.push_back(ClientCommand::Abandon(Call::Upload));
+                    }
                     self.uploads.wake();
                 }
             }
@@ -231,6 +238,7 @@ impl ClientSession {
             self.connection.replace_soon(now, true);
         } else {
             self.credentials.refresh();
+            self.renewing = true;
         }
     }
 
@@ -268,7 +276,9 @@ impl ClientSession {
         }
         match reply {
             Ok(credentials) => {
-                if self.connection.is_open() && self.connection.credentials() != Some(&credentials) {
+                // Those that uploads asked for say nothing about a stream that was not refused.
+                let renewed = std::mem::replace(&mut self.renewing, false);
+                if renewed && self.connection.is_open() && self.connection.credentials() != Some(&credentials) {
                     self.connection.replace_soon(now, true);
                 }
                 self.credentials.fetched(now, credentials);
@@ -289,7 +299,7 @@ impl ClientSession {
     fn upload_failed(&mut self, now: Time, wall: WallTime, error: &Error) {
         let refused = error.kind() == ErrorKind::Unauthorized;
         if let Some(credentials) = self.uploads.credentials_in_use().cloned()
-            && (refused || Uploads::distrusts(now, self.credentials.fetched_at()))
+            && (refused || self.uploads.distrusts(now, self.credentials.fetched_at()))
         {
             self.credentials.refuse(&credentials);
         }

@@ -20,6 +20,10 @@ use super::reconnect::{Backoff, Jitter};
 const IDLE_LOOK: Duration = Duration::from_secs(30);
 /// Credentials older than this are not trusted again after a failed upload: the connector's errors may not say why.
 const TRUSTED_FOR: Duration = Duration::from_secs(60);
+/// The same once fresh ones did not help: most likely the backend is away, and asking for tokens makes it worse.
+const TRUSTED_IN_VAIN_FOR: Duration = Duration::from_secs(300);
+/// An upload that has taken longer when a stream opens again is given up: it hangs in what the network was before.
+const HUNG_AFTER: Duration = Duration::from_secs(15);
 /// Bytes a second that any line carries: a large transaction gets its time, or it would be abandoned again and again.
 const SLOWEST: u64 = 16 << 10;
 
@@ -38,6 +42,8 @@ enum Step {
     Sending {
         transaction: Arc<LocalTransaction>,
         credentials: Credentials,
+        /// From then on it counts as hung if the network was gone meanwhile.
+        hung_at: Time,
         limit: Duration,
         deadline: Time,
     },
@@ -78,6 +84,8 @@ pub(super) struct Uploads {
     backoff: Backoff,
     /// Fresh credentials were tried after a refusal.
     refused: bool,
+    /// Fresh credentials were tried after a failure that said nothing about them.
+    distrusted: bool,
     /// The last write of the transaction that was finished last.
     finished: Option<i64>,
     /// The queue said that it holds something and gave nothing.
@@ -95,6 +103,7 @@ impl Uploads {
             again: false,
             backoff: Backoff::new(limits.retry_upload),
             refused: false,
+            distrusted: false,
             finished: None,
             contradicted: false,
             covered: None,
@@ -118,6 +127,15 @@ impl Uploads {
             self.step = Step::Load;
         }
         self.trigger();
+    }
+
+    /// The network was gone and is back. True if the upload under way hangs: it is to be abandoned, and starts over.
+    pub(super) fn give_up_hung(&mut self, now: Time) -> bool {
+        let hangs = matches!(self.step, Step::Sending { hung_at, .. } if hung_at <= now);
+        if hangs {
+            self.step = Step::Load;
+        }
+        hangs
     }
 
     /// A checkpoint was shown: what was awaited may have come.
@@ -168,11 +186,12 @@ impl Uploads {
         match &self.step {
             Step::Send(transaction) => {
                 let (transaction, credentials) = (Arc::clone(transaction), credentials.clone());
-                let limit = limits.upload + Duration::from_secs(transaction.approximate_bytes() / SLOWEST);
+                let transfer = Duration::from_secs(transaction.approximate_bytes() / SLOWEST);
+                let (hung_at, limit) = (now + HUNG_AFTER + transfer, limits.upload + transfer);
                 let deadline = now + limit;
                 let command =
                     ClientCommand::Upload { transaction: Arc::clone(&transaction), credentials: credentials.clone() };
-                self.step = Step::Sending { transaction, credentials, limit, deadline };
+                self.step = Step::Sending { transaction, credentials, hung_at, limit, deadline };
                 Some(command)
             }
             Step::Ask(upto) => {
@@ -297,6 +316,7 @@ impl Uploads {
     fn succeeded(&mut self) {
         self.backoff.reset();
         self.refused = false;
+        self.distrusted = false;
     }
 
     fn rest(&mut self, now: Time) {
@@ -311,9 +331,12 @@ impl Uploads {
         }
     }
 
-    /// Credentials that were fetched then may be why an upload failed.
-    pub(super) fn distrusts(now: Time, fetched_at: Time) -> bool {
-        now.since(fetched_at) > TRUSTED_FOR
+    /// Whether credentials that were fetched then may be why an upload failed. Whoever asks fetches others.
+    pub(super) fn distrusts(&mut self, now: Time, fetched_at: Time) -> bool {
+        let trusted_for = if self.distrusted { TRUSTED_IN_VAIN_FOR } else { TRUSTED_FOR };
+        let distrusts = now.since(fetched_at) > trusted_for;
+        self.distrusted |= distrusts;
+        distrusts
     }
 
     /// The step at hand failed: it starts over after a while; at once after the first refusal of credentials.

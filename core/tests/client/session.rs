@@ -345,7 +345,7 @@ fn a_failed_upload_is_tried_again_with_delays_and_keeps_its_place() {
     let mut talk = Talk::new();
     talk.connect(state());
     talk.tell(ClientEvent::UploadQueueChanged);
-    for round in 0..8 {
+    for round in 0..9 {
         assert!(matches!(talk.store(), StoreCommand::LoadUpload));
         talk.reply(StoreReply::UploadLoaded(Ok(Some(transaction(4)))));
         assert!(matches!(talk.next(), ClientCommand::Upload { .. }));
@@ -381,6 +381,56 @@ fn a_large_upload_gets_the_time_that_a_bad_line_needs() {
     assert!(!abandoned(&talk), "ten minutes are not too long for ten megabytes");
     talk.pass(120 * SECOND);
     assert!(abandoned(&talk), "but there is a limit");
+}
+
+#[test]
+fn a_backend_that_is_away_costs_few_tokens_and_no_stream() {
+    let mut talk = Talk::new();
+    talk.connect(state());
+    talk.tell(ClientEvent::UploadQueueChanged);
+    let (end, mut fetched) = (talk.now + 600 * SECOND, 0);
+    while talk.now < end {
+        match talk.commands.pop_front() {
+            Some(ClientCommand::Store(StoreCommand::LoadUpload)) => {
+                talk.reply(StoreReply::UploadLoaded(Ok(Some(transaction(4)))));
+            }
+            Some(ClientCommand::Upload { .. }) => talk.tell(ClientEvent::Uploaded(Err(Error::unavailable("503")))),
+            Some(ClientCommand::FetchCredentials) => {
+                fetched += 1;
+                talk.tell(ClientEvent::Credentials(Ok(Credentials::new(format!("fresh {fetched}")))));
+            }
+            Some(other) => panic!("the healthy stream stays: {other:?}"),
+            None => {
+                talk.tell(ClientEvent::Heard);
+                talk.pass_until_asked(30 * SECOND);
+            }
+        }
+    }
+    assert!((1..=3).contains(&fetched), "{fetched} tokens in ten minutes");
+}
+
+#[test]
+fn an_upload_that_hangs_is_given_up_when_the_network_is_back() {
+    let mut talk = Talk::new();
+    talk.connect(state());
+    talk.tell(ClientEvent::UploadQueueChanged);
+    talk.store();
+    talk.reply(StoreReply::UploadLoaded(Ok(Some(transaction(4)))));
+    assert!(matches!(talk.next(), ClientCommand::Upload { .. }));
+    for (away, given_up) in [(5 * SECOND, false), (15 * SECOND, true)] {
+        talk.tell(ClientEvent::StreamEnded(Err(Error::unavailable("down"))));
+        assert!(matches!(talk.next(), ClientCommand::CloseStream));
+        talk.pass(away);
+        talk.store();
+        talk.reply(StoreReply::Resumed(Ok(state())));
+        assert!(matches!(talk.next(), ClientCommand::Open { .. }));
+        talk.tell(ClientEvent::Opened);
+        if given_up {
+            assert!(matches!(talk.next(), ClientCommand::Abandon(Call::Upload)));
+            assert!(matches!(talk.store(), StoreCommand::LoadUpload), "at once");
+        }
+        talk.quiet();
+    }
 }
 
 #[test]
