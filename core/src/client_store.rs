@@ -106,6 +106,22 @@ pub struct PublishRequest {
     pub now: WallTime,
 }
 
+/// The right of one sync engine to use a [`ClientStore`], until it is dropped.
+pub struct StoreLease(#[allow(dead_code)] Box<dyn Send + Sync>);
+
+impl StoreLease {
+    /// A lease that ends when `guard` is dropped.
+    pub fn new(guard: impl Send + Sync + 'static) -> Self {
+        Self(Box::new(guard))
+    }
+}
+
+impl fmt::Debug for StoreLease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoreLease").finish_non_exhaustive()
+    }
+}
+
 /// What became of a [`PublishRequest`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PublishOutcome {
@@ -131,6 +147,13 @@ pub enum PublishOutcome {
 /// Dropping the future of any method leaves either all or nothing of its effect.
 #[async_trait]
 pub trait ClientStore: Send + Sync + fmt::Debug {
+    /// Takes the store for a sync engine, until what is returned is dropped. Two engines, be they in one process or in two,
+    /// would upload the same writes and stage the same operations.
+    ///
+    /// # Errors
+    /// `Unavailable` while another engine has it.
+    async fn lease(&self) -> Result<StoreLease>;
+
     /// What is known from before. Subscriptions that expired before `now` are dropped.
     async fn resume(&self, now: WallTime) -> Result<ClientState>;
 
@@ -172,6 +195,9 @@ pub trait ClientStore: Send + Sync + fmt::Debug {
 
 #[async_trait]
 impl<T: ClientStore + ?Sized> ClientStore for Arc<T> {
+    async fn lease(&self) -> Result<StoreLease> {
+        (**self).lease().await
+    }
     async fn resume(&self, now: WallTime) -> Result<ClientState> {
         (**self).resume(now).await
     }

@@ -68,8 +68,8 @@ pub use checksum::Checksum;
 pub use chunk::{Chunk, ChunkBuilder, OperationRef};
 pub use client::{StreamHandle, SyncClient, SyncStatus};
 pub use client_store::{
-    ClientState, ClientStore, PublishOutcome, PublishRequest, StoredSubscription, TargetBucket, TargetCheckpoint,
-    UploadSequence, UploadState,
+    ClientState, ClientStore, PublishOutcome, PublishRequest, StoreLease, StoredSubscription, TargetBucket,
+    TargetCheckpoint, UploadSequence, UploadState,
 };
 pub use clock::{Clock, SystemClock};
 pub use compaction::{Compactor, LeadingRun, Revised};

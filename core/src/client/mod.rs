@@ -27,10 +27,10 @@ use futures::future::{Either, select};
 use futures::task::AtomicWaker;
 use serde_json::{Map, Value as Json};
 
-use crate::client_store::{ClientStore, UploadState};
+use crate::client_store::{ClientStore, StoreLease, UploadState};
 use crate::clock::{Clock, SystemClock};
 use crate::connector::Connector;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::transport::Transport;
 
 pub use event::{Call, ClientCommand, ClientEvent, StoreCommand, StoreReply};
@@ -44,6 +44,11 @@ pub use subscription::HeldSubscription;
 use driver::Driver;
 use status_feed::StatusFeed;
 use subscription::SubscriptionKey;
+
+/// How long a run waits for another engine to leave the store: one that was aborted, or another process that ends.
+const LEASE_WAIT: Duration = Duration::from_secs(10);
+/// How often it looks.
+const LEASE_LOOK: Duration = Duration::from_millis(50);
 
 /// Keeps a store in step with a server. A handle: clones are the same client.
 ///
@@ -142,24 +147,46 @@ impl SyncClient {
     /// Synchronises until dropped. Being offline is a [status](Self::status), not an error: it reconnects by itself.
     ///
     /// # Errors
-    /// Only what needs a person: `Invalid` if another `run` of this client is under way or if the store refuses what it is
-    /// given, `Data` if the store is damaged, `Internal`. Ends with `Ok` when the store is closed.
+    /// Only what needs a person: `Invalid` if another engine has the store (another `run` of this client, another client
+    /// over the same file, another process) and keeps it for 10 s, or if the store refuses what it is given, `Data` if the
+    /// store is damaged, `Internal`. Ends with `Ok` when the store is closed.
     ///
     /// # Cancel safety
-    /// May be dropped at any point and run again: everything that matters is in the store. (An aborted task drops it a moment
-    /// later: await the task before the next run.)
+    /// May be dropped at any point and run again: everything that matters is in the store. So may a task that runs it be
+    /// aborted and another be spawned at once: the second waits until the first has gone.
     pub fn run(&self) -> impl Future<Output = Result<()>> + Send + 'static + use<> {
         let client = self.clone();
         async move {
-            if client.shared.running.swap(true, Ordering::AcqRel) {
-                return Err(Error::invalid(
-                    "this client runs already: spawn `run()` once; to run it again, first await the end of the task that was aborted",
-                ));
-            }
-            let _running = Running(Arc::clone(&client.shared));
+            let _running = client.begin().await?;
             let mut driver = Driver::new(&client);
             driver.start();
             poll_fn(|cx| driver.poll(cx)).await
+        }
+    }
+
+    /// Waits, within a bound, until no other engine has the store.
+    async fn begin(&self) -> Result<Running> {
+        let give_up = self.clock.now() + LEASE_WAIT;
+        loop {
+            let busy = if self.shared.running.swap(true, Ordering::AcqRel) {
+                Error::unavailable("this client runs already: spawn `run()` once")
+            } else {
+                // Dropped with an error, it says that this run has ended.
+                let mut running = Running { shared: Arc::clone(&self.shared), lease: None };
+                match self.store.lease().await {
+                    Ok(lease) => {
+                        running.lease = Some(lease);
+                        return Ok(running);
+                    }
+                    Err(error) if error.kind() == ErrorKind::Unavailable => error,
+                    Err(error) if error.kind() == ErrorKind::Closed => return Ok(running),
+                    Err(error) => return Err(error),
+                }
+            };
+            if self.clock.now() >= give_up {
+                return Err(Error::invalid("another sync engine uses this database").caused_by(busy));
+            }
+            self.clock.sleep_until(self.clock.now() + LEASE_LOOK).await;
         }
     }
 
@@ -253,17 +280,22 @@ impl Shared {
 }
 
 /// A run of a client. However it ends, the next may begin, and the status says that nothing goes on.
-struct Running(Arc<Shared>);
+struct Running {
+    shared: Arc<Shared>,
+    lease: Option<StoreLease>,
+}
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let mut status = SyncStatus::clone(&self.0.feed.current());
+        let mut status = SyncStatus::clone(&self.shared.feed.current());
         status.connected = false;
         status.connecting = false;
         status.uploading = false;
         status.downloading = None;
         status.store_stalled_since = None;
-        self.0.feed.show(&status);
-        self.0.running.store(false, Ordering::Release);
+        self.shared.feed.show(&status);
+        // Before the next run of this client may begin.
+        self.lease = None;
+        self.shared.running.store(false, Ordering::Release);
     }
 }

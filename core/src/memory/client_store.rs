@@ -13,8 +13,8 @@ use serde_json::{Map, Value as Json};
 use crate::bucket::BucketPriority;
 use crate::checksum::Checksum;
 use crate::client_store::{
-    ClientState, ClientStore, PublishOutcome, PublishRequest, StoredSubscription, TargetBucket, TargetCheckpoint,
-    UploadSequence, UploadState,
+    ClientState, ClientStore, PublishOutcome, PublishRequest, StoreLease, StoredSubscription, TargetBucket,
+    TargetCheckpoint, UploadSequence, UploadState,
 };
 use crate::error::{Error, Result};
 use crate::local_transaction::{LocalTransaction, LocalWrite, Uploaded, WriteKind};
@@ -48,6 +48,8 @@ struct State {
     subscriptions: BTreeMap<(String, String), StoredSubscription>,
     last_synced_at: Option<WallTime>,
     listeners: Vec<mpsc::Sender<()>>,
+    /// A sync engine has it.
+    leased: bool,
 }
 
 /// A bucket: its rows by key, and the sum of all its operations.
@@ -84,6 +86,7 @@ impl MemoryClientStore {
             subscriptions: BTreeMap::new(),
             last_synced_at: None,
             listeners: Vec::new(),
+            leased: false,
         })))
     }
 
@@ -276,6 +279,20 @@ fn subscription_key(stream: &str, parameters: &Map<String, Json>) -> (String, St
 
 #[async_trait]
 impl ClientStore for MemoryClientStore {
+    async fn lease(&self) -> Result<StoreLease> {
+        /// Gives the store back when it is dropped.
+        struct Guard(MemoryClientStore);
+        impl Drop for Guard {
+            fn drop(&mut self) {
+                self.0.lock().leased = false;
+            }
+        }
+        if std::mem::replace(&mut self.lock().leased, true) {
+            return Err(Error::unavailable("another sync engine uses the store"));
+        }
+        Ok(StoreLease::new(Guard(self.clone())))
+    }
+
     async fn resume(&self, now: WallTime) -> Result<ClientState> {
         let mut state = self.lock();
         state.subscriptions.retain(|_, one| one.expires_at > now);

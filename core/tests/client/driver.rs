@@ -117,13 +117,39 @@ fn a_stopped_client_goes_on_where_it_was() {
 }
 
 #[test]
-fn a_client_runs_once_at_a_time() {
+fn a_store_has_one_engine_at_a_time() {
     let mut device = Device::new();
     let _run = device.run();
     device.settle(SECOND);
-    let error = device.client.run().now_or_never().unwrap().unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Invalid);
+    let other = SyncClient::new(device.store.clone(), device.server.clone(), device.server.clone());
+    for second in [device.client.clone(), other.clock(device.clock.clone())] {
+        let ended = Arc::new(Mutex::new(None));
+        let (run, told) = (second.run(), Arc::clone(&ended));
+        let run = async move { *told.lock().unwrap() = Some(run.await) };
+        device.pool.spawner().spawn_local(run).unwrap();
+        device.clock.clone().run_until(&mut device.pool, 20 * SECOND, || ended.lock().unwrap().is_some());
+        let error = ended.lock().unwrap().take().unwrap().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(error.to_string().contains("another sync engine"), "{error}");
+    }
     assert!(device.status().connected, "the first goes on");
+    assert_eq!(device.server.requests().len(), 1);
+}
+
+#[test]
+fn a_run_that_is_spawned_before_the_last_one_is_gone_waits_for_it() {
+    let mut device = Device::new();
+    let first = device.run();
+    device.settle(SECOND);
+    let second = device.run();
+    device.pool.run_until_stalled();
+    device.server.put("1", json!({"n": 1}));
+    device.put("2", json!({"n": 2}));
+    drop(first);
+    device.settle(SECOND);
+    assert_eq!(device.rows().len(), 2);
+    assert!(device.ended.lock().unwrap().is_none(), "the second goes on");
+    drop(second);
 }
 
 #[test]

@@ -7,8 +7,8 @@ use rusqlite::Connection;
 use serde_json::{Map, Value as Json};
 use syncline_core::protocol::DataLine;
 use syncline_core::{
-    BucketPriority, ClientState, ClientStore, LocalTransaction, PublishOutcome, PublishRequest, TargetCheckpoint,
-    UploadSequence, UploadState, Uploaded, WallTime, WriteCheckpoint, async_trait,
+    BucketPriority, ClientState, ClientStore, LocalTransaction, PublishOutcome, PublishRequest, StoreLease,
+    TargetCheckpoint, UploadSequence, UploadState, Uploaded, WallTime, WriteCheckpoint, async_trait,
 };
 
 use super::changes::{Listener, QUEUE};
@@ -17,7 +17,7 @@ use super::handle::Database;
 use super::row_writer::remove_obstacles;
 use super::stage::{self, Staging};
 use super::writer::{ask, ask_in_steps};
-use super::{publish, subscriptions, upload_queue};
+use super::{lease, publish, subscriptions, upload_queue};
 
 impl Database {
     /// A short transaction of sync, in line with the application's own.
@@ -39,6 +39,11 @@ impl Database {
 
 #[async_trait]
 impl ClientStore for Database {
+    /// The lock is a file beside the database, called like it with `-sync` at the end.
+    async fn lease(&self) -> syncline_core::Result<StoreLease> {
+        lease::take(self.path())
+    }
+
     async fn resume(&self, now: WallTime) -> syncline_core::Result<ClientState> {
         self.sync_write(move |conn| {
             let mut statement = conn.prepare_cached("SELECT client_id, last_synced_at FROM syncline_state")?;

@@ -14,6 +14,7 @@ mod diagnostics;
 mod error;
 mod handle;
 mod layout;
+mod lease;
 mod migration;
 mod opening;
 mod operation_log;

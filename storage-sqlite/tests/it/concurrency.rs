@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::executor::block_on;
 use serde_json::json;
-use syncline_core::{ErrorKind, PublishOutcome};
+use syncline_core::{ClientStore, ErrorKind, PublishOutcome};
+use syncline_storage_sqlite::Database;
 
-use crate::feed::{Feed, execute, open};
+use crate::feed::{Feed, execute, open, schema};
 
 #[test]
 fn readers_see_a_checkpoint_entirely_or_not_at_all() {
@@ -88,4 +89,28 @@ fn many_tasks_write_at_once() {
     }
     assert_eq!(block_on(db.query::<i64>("SELECT count(*) FROM todos").one()).unwrap(), 200);
     assert_eq!(block_on(db.queue(1000)).unwrap().len(), 200);
+}
+
+#[test]
+fn one_sync_engine_at_a_time_has_a_file_whoever_runs_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("app.db");
+    let db = block_on(Database::open(&path, schema()).into_future()).unwrap();
+    let same = block_on(Database::open(directory.path().join(".").join("app.db"), schema()).into_future()).unwrap();
+    let lease = block_on(db.lease()).unwrap();
+    for other in [&db, &same] {
+        let error = block_on(other.lease()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    }
+    drop(lease);
+    drop(block_on(same.lease()).unwrap());
+
+    // As another process has it.
+    let file = std::fs::File::open(directory.path().join("app.db-sync")).unwrap();
+    file.try_lock().unwrap();
+    let error = block_on(db.lease()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    assert!(error.to_string().contains("another process"), "{error}");
+    drop(file);
+    block_on(db.lease()).unwrap();
 }
