@@ -150,7 +150,8 @@ impl Session {
         if self.reading_due() {
             // What is read is stored as of this position, or the tables would later be read by what was passed already.
             if let Some(position) = receiving.passed.take() {
-                self.output.push(SourceEvent::Progress(position.position()), 0);
+                let awaited = std::mem::take(&mut receiving.awaited);
+                self.output.push(SourceEvent::Progress { position: position.position(), awaited }, 0);
             }
             self.deliver(receiving).await?;
             self.read_tables(false).await?;

@@ -367,7 +367,7 @@ mod tests {
     fn a_restart_knows_that_a_snapshot_is_under_way() {
         let mut progress = fresh();
         progress.snapshot_done(at(1), state());
-        progress.idle(at(2));
+        progress.idle(at(2), false);
         assert!(progress.due_commit().expect("a commit").publish);
         progress.committed(Time(0), true);
         // A table is read again: it was reset, and a part of it became durable.
@@ -389,9 +389,9 @@ mod tests {
         let before = (true, Some(at(7)), Vec::<Shape>::new());
         let bytes = Bytes::from(postcard::to_stdvec(&before).expect("encodes"));
         let mut progress = Progress::resume(Some(&bytes), Some(at(6)), Time(0)).expect("readable");
-        progress.idle(at(6));
+        progress.idle(at(6), false);
         assert!(!progress.due_commit().expect("a commit").publish);
-        progress.idle(at(7));
+        progress.idle(at(7), false);
         assert!(progress.due_commit().expect("a commit").publish);
         assert!(Progress::resume(Some(&Bytes::from_static(&[9])), None, Time(0)).is_err());
     }

@@ -123,7 +123,7 @@ impl Bench {
         bench.start();
         bench.send(vec![
             SourceEvent::SnapshotDone { no_checkpoint_before: at(1), state: state() },
-            SourceEvent::Progress(at(1)),
+            SourceEvent::Progress { position: at(1), awaited: false },
         ]);
         bench
     }
@@ -290,7 +290,11 @@ fn a_value_that_was_not_sent_is_not_taken_from_a_row_that_took_over_the_key() {
     assert_eq!(bench.script.0.rereads.load(Ordering::Relaxed), 1);
 
     // Behind what was read, the stored row is the right one again.
-    bench.send(vec![SourceEvent::Progress(at(20)), put(row("c", 1, Field::Unchanged), Some("b")), commit(21)]);
+    bench.send(vec![
+        SourceEvent::Progress { position: at(20), awaited: false },
+        put(row("c", 1, Field::Unchanged), Some("b")),
+        commit(21),
+    ]);
     assert_eq!((bench.big("b"), bench.big("c")), (None, Some("old".into())));
     assert_eq!(bench.script.0.rereads.load(Ordering::Relaxed), 1);
 
