@@ -39,7 +39,7 @@ impl Figures {
             ("a client", |recovery| recovery.shown),
         ] {
             let mut times: Vec<Duration> = self.recoveries.iter().map(of).collect();
-            println!("{}, until a new row is in {place}: {times:.0?}", self.what);
+            println!("{}, until a new row is in {place}: {times:.1?}", self.what);
             times.sort();
             let (median, worst) = (times[times.len() / 2], times[times.len() - 1]);
             assert!(median <= PROMISED && worst <= WORST, "{}, {place}: median {median:?}, worst {worst:?}", self.what);
