@@ -20,7 +20,7 @@ pub(crate) struct Client {
     file: PathBuf,
     endpoint: String,
     process: Option<Process>,
-    /// How many transactions were acknowledged, as lines of earlier processes say.
+    /// The transactions that earlier processes acknowledged.
     acknowledged: Vec<i64>,
     pub(crate) kills: usize,
 }
