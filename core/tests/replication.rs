@@ -10,7 +10,7 @@ use futures::executor::block_on;
 use futures::future::{self, Either};
 use serde_json::json;
 use syncline_core::memory::{MemoryBucketStore, MemorySource, MemoryTransport, TokenIsUser};
-use syncline_core::protocol::{CheckpointLine, ClientLine, LineDecoder, SyncRequest};
+use syncline_core::protocol::{BucketPosition, CheckpointLine, ClientLine, LineDecoder, SyncRequest};
 use syncline_core::{
     BucketStore, Checksum, Clock, Credentials, ErrorKind, OperationKind, Replicator, SyncConfig, SyncService,
     SystemClock, Transport, WriteCheckpoint,
@@ -58,8 +58,14 @@ struct Follower {
 
 impl Follower {
     async fn open(service: &SyncService, user: &str) -> Self {
+        Self::open_with(service, user, Vec::new()).await
+    }
+
+    /// The same, which says that it has these buckets already.
+    async fn open_with(service: &SyncService, user: &str, buckets: Vec<BucketPosition>) -> Self {
         let transport = MemoryTransport::new(service.clone());
-        let request = SyncRequest { raw_data: true, client_id: Some("device".into()), ..SyncRequest::default() };
+        let request =
+            SyncRequest { raw_data: true, client_id: Some("device".into()), buckets, ..SyncRequest::default() };
         let stream = transport.open(&request, &Credentials::new(user)).await.unwrap();
         Self {
             lines: stream.bytes,
@@ -203,6 +209,27 @@ fn a_changed_config_is_refused_by_name_and_a_renamed_stream_is_not() {
     let renamed = CONFIG.replace("mine:", "own:");
     let accepted = Replicator::new(source, SyncConfig::parse(&renamed).unwrap(), store);
     beside(&accepted, async { Follower::open(&service, "anna").await.checkpoint().await });
+}
+
+#[test]
+fn a_client_that_names_the_bucket_of_another_gets_nothing_of_it() {
+    let (source, store) = (source(), MemoryBucketStore::new());
+    source.put("lists", list("l1", "Groceries", "anna")).unwrap();
+    source.put("lists", list("l2", "Garden", "ben")).unwrap();
+    let replicator = Replicator::new(source.clone(), SyncConfig::parse(CONFIG).unwrap(), store.clone());
+    let service = SyncService::new(store, TokenIsUser);
+    beside(&replicator, async {
+        let mut anna = Follower::open(&service, "anna").await;
+        anna.until(&[r#"{"id":"l1","name":"Groceries"}"#]).await;
+        let name = anna.target.buckets[0].bucket.to_string();
+        let mut ben =
+            Follower::open_with(&service, "ben", vec![BucketPosition { name: name.clone(), after: "0".into() }]).await;
+        ben.until(&[r#"{"id":"l2","name":"Garden"}"#]).await;
+        source.put("lists", list("l3", "Books", "anna")).unwrap();
+        source.put("lists", list("l4", "Tools", "ben")).unwrap();
+        ben.until(&[r#"{"id":"l2","name":"Garden"}"#, r#"{"id":"l4","name":"Tools"}"#]).await;
+        assert!(ben.target.buckets.iter().all(|bucket| *bucket.bucket != *name), "not even its checksum");
+    });
 }
 
 #[test]

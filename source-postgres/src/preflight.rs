@@ -97,6 +97,16 @@ pub(crate) enum Occasion {
     Poll,
 }
 
+impl Occasion {
+    /// What is wrong at first ends replication; later it waits, so that the server goes on serving what it has.
+    fn kind(self) -> ErrorKind {
+        match self {
+            Self::First => ErrorKind::Invalid,
+            Self::Again | Self::Poll => ErrorKind::Unavailable,
+        }
+    }
+}
+
 /// Checks the publication, whose oid is returned, and every table that the config reads. A table that only a prefix names
 /// and that cannot be replicated is taken out of the catalog, unless it was replicated before.
 pub(crate) fn check_tables(
@@ -107,10 +117,11 @@ pub(crate) fn check_tables(
     occasion: Occasion,
 ) -> Result<u32, Error> {
     let Some(found) = &catalog.publication else {
-        return Err(Error::invalid(format!(
+        let text = format!(
             "there is no publication `{publication}`: run `{}` as the owner of the tables",
             create_publication(publication, catalog)
-        )));
+        );
+        return Err(Error::new(occasion.kind(), text));
     };
     let alter = format!("ALTER PUBLICATION {}", escape_identifier(publication));
     let (oid, via_root) = (found.oid, found.via_root);
@@ -146,8 +157,7 @@ pub(crate) fn check_tables(
     if problems.is_empty() {
         return Ok(oid);
     }
-    let kind = if occasion == Occasion::First { ErrorKind::Invalid } else { ErrorKind::Unavailable };
-    Err(Error::new(kind, problems.join("; ")))
+    Err(Error::new(occasion.kind(), problems.join("; ")))
 }
 
 fn check_pattern(pattern: &TablePattern, catalog: &Catalog, occasion: Occasion, problems: &mut Vec<String>) {

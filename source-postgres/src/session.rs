@@ -198,7 +198,8 @@ impl Session {
         self.follow(stream).await
     }
 
-    /// A publication that does not exist at all is for a person to make; until then nothing is thrown away.
+    /// A publication that does not exist at all is for a person to make, and is waited for; until then nothing is thrown
+    /// away.
     async fn explain(&mut self, stop: Stop) -> Stop {
         let Stop::Lost(reason) = stop else { return stop };
         let sql = format!(
@@ -206,7 +207,7 @@ impl Session {
             postgres_protocol::escape::escape_literal(&self.settings.publication)
         );
         match self.sql.query_again(&sql).await {
-            Ok(rows) if rows.get(0, "n") == Some("0") => Stop::Failed(syncline_core::Error::invalid(format!(
+            Ok(rows) if rows.get(0, "n") == Some("0") => Stop::Failed(syncline_core::Error::unavailable(format!(
                 "publication {} is gone ({reason}): create it again",
                 self.settings.publication
             ))),

@@ -180,7 +180,7 @@ async fn a_publication_that_was_made_again_is_lost_history() {
     replica.crash();
     database.execute("DROP PUBLICATION syncline; DELETE FROM t WHERE id < 10").await;
     let error = replica.start().await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "it is waited for");
     assert!(error.to_string().contains("CREATE PUBLICATION \"syncline\" FOR TABLE \"public\".\"t\";"), "{error}");
     database.execute("CREATE PUBLICATION syncline FOR ALL TABLES").await;
     start_over(&mut replica, &database, "made again").await;
@@ -188,7 +188,7 @@ async fn a_publication_that_was_made_again_is_lost_history() {
     // While streaming: the error says what to do, and nothing is thrown away before it is done.
     database.execute("DROP PUBLICATION syncline; INSERT INTO t VALUES (5000)").await;
     let error = replica.until_error().await;
-    assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     assert!(replica.lost.is_none() && !replica.rows("t").is_empty());
     database.execute("CREATE PUBLICATION syncline FOR ALL TABLES").await;
     start_over(&mut replica, &database, "made again").await;
