@@ -219,7 +219,8 @@ pub trait BucketStore: Send + Sync + fmt::Debug {
 
     /// Records a request as waiting for a marker, durably, and wakes [`pending_markers`](Self::pending_markers).
     /// A request whose stored number is not yet confirmed gets a new marker as well, so that a lost one cannot wedge it.
-    /// `Invalid` for a number below 1.
+    /// `Invalid` for a number that does not pass [`WriteCheckpointRequest::check`]; `Unavailable` with `PSYNC_S2304` if
+    /// [`ClientKey::PER_USER`] clients of the user wait already.
     async fn request_write_checkpoint(
         &self,
         client: &ClientKey,

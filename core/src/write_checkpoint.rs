@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Error, Result};
 use crate::identity::Identity;
 
 /// The number of a request to be told when everything acknowledged before it has come back (S6). From 1; it never falls.
@@ -22,13 +23,34 @@ impl fmt::Display for WriteCheckpoint {
 pub struct ClientKey(pub Arc<str>);
 
 impl ClientKey {
-    /// `sub`, and the id of the client's database after a slash if it sent one.
+    /// Clients of one user that a store remembers. For one more it forgets those that were confirmed longest ago, whose
+    /// next number is not smaller than their last one; if all of them wait, it refuses.
+    pub const PER_USER: u32 = 1_000;
+
+    /// The length of `sub`, a colon and `sub`, then the id of the client's database after a slash if it sent one: no two
+    /// pairs have one key, whatever slashes they hold.
     pub fn new(identity: &Identity, client_id: Option<&str>) -> Self {
         let user = identity.user_id();
+        let length = user.len();
         Self(match client_id {
-            None => user.into(),
-            Some(client) => format!("{user}/{client}").into(),
+            None => format!("{length}:{user}").into(),
+            Some(client) => format!("{length}:{user}/{client}").into(),
         })
+    }
+
+    /// The part that all clients of the user share: each has this key, or one that goes on with a slash.
+    pub fn user_part(&self) -> &str {
+        let part = self.0.split_once(':').and_then(|(length, rest)| {
+            let end = self.0.len() - rest.len() + length.parse::<usize>().ok()?;
+            self.0.get(..end)
+        });
+        part.unwrap_or(&self.0)
+    }
+
+    /// The error for one client too many.
+    pub fn too_many() -> Error {
+        let message = format!("{} clients of this user wait for write checkpoints already", Self::PER_USER);
+        Error::unavailable(message).with_code("PSYNC_S2304")
     }
 }
 
@@ -41,6 +63,39 @@ pub enum WriteCheckpointRequest {
     AtLeast(WriteCheckpoint),
 }
 
+impl WriteCheckpointRequest {
+    /// The largest number that a client may name, so that there is always a larger one.
+    pub const LARGEST: WriteCheckpoint = WriteCheckpoint(1 << 62);
+
+    /// Checks the number.
+    ///
+    /// # Errors
+    /// `Invalid` for one below 1 or above [`LARGEST`](Self::LARGEST).
+    pub fn check(self) -> Result<()> {
+        match self {
+            Self::AtLeast(number) if number.0 < 1 || number > Self::LARGEST => {
+                Err(Error::invalid("the number of a write checkpoint must be from 1 to 2^62"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// A random token that travels through the source as a marker and comes back in its stream.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct MarkerToken(pub Arc<str>);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_clients_have_one_key() {
+        let key = |user: &str, client| ClientKey::new(&Identity::new(user), client);
+        assert_ne!(key("a", Some("b/c")), key("a/b", Some("c")));
+        assert_ne!(key("a/b", None), key("a", Some("b")));
+        assert_eq!(key("a/b", Some("c:d/e")).user_part(), "3:a/b");
+        assert_eq!(key("", None).user_part(), "0:");
+        assert_eq!(ClientKey("9:short".into()).user_part(), "9:short");
+    }
+}

@@ -148,8 +148,18 @@ async fn write_checkpoints_rise_and_requests_keep_the_larger_number() {
     };
     assert_eq!(body(request(json!("5")).send().await.unwrap()).await.1["data"]["checkpoint_request_id"], "5");
     assert_eq!(body(request(json!(3)).send().await.unwrap()).await.1["data"]["checkpoint_request_id"], "5");
-    for wrong in [json!("0"), json!("-1"), json!("x"), json!(1.5), json!(null)] {
+    let too_large = ((1_i64 << 62) + 1).to_string();
+    for wrong in [json!("0"), json!("-1"), json!("x"), json!(1.5), json!(null), json!(too_large)] {
         assert_eq!(body(request(wrong.clone()).send().await.unwrap()).await.0, 400, "{wrong}");
+    }
+    let long = "x".repeat(129);
+    let named = json!({ "client_id": long, "checkpoint_request_id": "1" });
+    for request in [
+        server.get(&format!("/write-checkpoint2.json?client_id={long}")),
+        server.post("/sync/checkpoint-request").json(&named),
+        server.post("/sync/stream").json(&json!({ "client_id": long })),
+    ] {
+        assert_eq!(body(request.send().await.unwrap()).await.0, 400);
     }
 }
 

@@ -373,13 +373,11 @@ impl BucketStore for MemoryBucketStore {
         client: &ClientKey,
         request: WriteCheckpointRequest,
     ) -> Result<WriteCheckpoint> {
-        if let WriteCheckpointRequest::AtLeast(number) = request
-            && number.0 < 1
-        {
-            return Err(Error::invalid("the number of a write checkpoint must be at least 1"));
-        }
+        request.check()?;
         let mut state = self.state();
-        let (number, waits) = state.requests.number(client, request, self.shared.clock.wall().0);
+        let now = self.shared.clock.wall().0;
+        state.requests.make_room(client, now)?;
+        let (number, waits) = state.requests.number(client, request, now);
         if waits {
             match self.shared.markers.join() {
                 Some(token) => {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::error::Result;
 use crate::operation::OpId;
 use crate::write_checkpoint::{ClientKey, MarkerToken, WriteCheckpoint, WriteCheckpointRequest};
 
@@ -39,6 +40,42 @@ impl Request {
 }
 
 impl MarkerRequests {
+    /// Forgets clients of the same user if there are too many for a new one: those that were confirmed longest ago.
+    pub(super) fn make_room(&mut self, client: &ClientKey, now: i64) -> Result<()> {
+        if self.clients.contains_key(client) {
+            return Ok(());
+        }
+        let user = client.user_part();
+        let of_user = (self.clients.range(ClientKey(user.into())..)).take_while(|(key, _)| key.0.starts_with(user));
+        let of_user: Vec<_> = of_user.filter(|(key, _)| key.user_part() == user).collect();
+        let limit = ClientKey::PER_USER as usize;
+        if of_user.len() < limit {
+            return Ok(());
+        }
+        let confirmed = |requests: &[Request]| {
+            // The next number of such a client is not below `now`.
+            let is_over =
+                requests.iter().all(|one| !matches!(one.state, RequestState::Waiting(_)) && one.number.0 <= now);
+            let last = requests.last().map(|last| last.state.clone());
+            is_over.then_some(last).flatten()
+        };
+        let mut over: Vec<_> = of_user
+            .iter()
+            .filter_map(|(key, requests)| match confirmed(requests) {
+                Some(RequestState::Resolved(at)) => Some((at, (*key).clone())),
+                _ => None,
+            })
+            .collect();
+        over.sort();
+        if over.is_empty() {
+            return Err(ClientKey::too_many());
+        }
+        // Several at once, so that this is rare.
+        over.truncate(limit / 8);
+        over.iter().for_each(|(_, key)| drop(self.clients.remove(key)));
+        Ok(())
+    }
+
     /// The number that a request gets, and whether it needs a marker.
     pub(super) fn number(
         &self,

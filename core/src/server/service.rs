@@ -136,6 +136,7 @@ impl SyncService {
         if inner.closing.load(Ordering::Acquire) {
             return Err(Error::unavailable("the service is shutting down").with_code("PSYNC_S2003"));
         }
+        check_client_id(request.client_id.as_deref())?;
         let permit = StreamPermit::take(&inner.streams, inner.limits.streams)?;
         let driver = StreamDriver::new(Arc::clone(inner), identity, request, framing, permit)?;
         Ok(stream::unfold(driver, |mut driver| async move {
@@ -149,13 +150,15 @@ impl SyncService {
     /// committed in the source before this call has come back (S6).
     ///
     /// # Errors
-    /// `Unavailable` if the store is away.
+    /// `Invalid` for a client id that is too long and a number that is too large; `Unavailable` if the store is away, and
+    /// with `PSYNC_S2304` if the user has too many clients.
     pub async fn request_write_checkpoint(
         &self,
         identity: &Identity,
         client_id: Option<&str>,
         request: WriteCheckpointRequest,
     ) -> Result<WriteCheckpoint> {
+        check_client_id(client_id)?;
         let client = ClientKey::new(identity, client_id);
         self.0.store.request_write_checkpoint(&client, request).await
     }
@@ -191,6 +194,19 @@ impl Inner {
         })?;
         *compiled = Some((Arc::clone(deployed), config.clone()));
         Ok(config)
+    }
+}
+
+/// SDKs send a UUID; what a client makes up is kept for long.
+const CLIENT_ID_BYTES: usize = 128;
+
+fn check_client_id(client_id: Option<&str>) -> Result<()> {
+    match client_id {
+        Some(id) if id.len() > CLIENT_ID_BYTES => {
+            let message = format!("`client_id` is longer than {CLIENT_ID_BYTES} bytes");
+            Err(Error::invalid(message).with_code("PSYNC_S2001"))
+        }
+        _ => Ok(()),
     }
 }
 

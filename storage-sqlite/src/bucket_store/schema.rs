@@ -10,6 +10,8 @@ const APPLICATION: i64 = 0x5379_426b;
 /// Marks the file of requests beside it ("SyWc").
 const REQUESTS_APPLICATION: i64 = 0x5379_5763;
 const VERSION: i64 = 1;
+/// 2: the keys of clients begin with the length of the user's id.
+const REQUESTS_VERSION: i64 = 2;
 
 /// Chunks are kept in two tables: headers sorted by bucket, so that a checksum costs one seek into small pages, and
 /// contents in the order of operation ids, so that appending to many buckets writes to the end of one table only.
@@ -82,24 +84,24 @@ CREATE INDEX requests_waiting ON requests (token) WHERE resolved_op IS NULL;
 
 /// Makes the tables of a new file; refuses a file that is not a bucket store.
 pub(super) fn prepare(connection: &Connection) -> Result<()> {
-    prepare_with(connection, APPLICATION, TABLES, "a bucket store")
+    prepare_with(connection, APPLICATION, VERSION, TABLES, "a bucket store")
 }
 
 /// The same for the file of requests.
 pub(super) fn prepare_requests(connection: &Connection) -> Result<()> {
-    prepare_with(connection, REQUESTS_APPLICATION, REQUEST_TABLES, "a file of write checkpoints")
+    prepare_with(connection, REQUESTS_APPLICATION, REQUESTS_VERSION, REQUEST_TABLES, "a file of write checkpoints")
 }
 
-fn prepare_with(connection: &Connection, application: i64, tables: &str, what: &str) -> Result<()> {
+fn prepare_with(connection: &Connection, application: i64, known: i64, tables: &str, what: &str) -> Result<()> {
     let failed = failed("cannot open the bucket store");
     let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(&failed);
     let found = (pragma("application_id")?, pragma("user_version")?, pragma("schema_version")?);
     match found {
         (0, 0, 0) => {}
-        (id, VERSION, _) if id == application => return Ok(()),
+        (id, version, _) if id == application && version == known => return Ok(()),
         (id, version, _) if id == application => {
             return Err(Error::invalid(format!(
-                "the file is {what} of version {version}, and this program knows version {VERSION}"
+                "the file is {what} of version {version}, and this program knows version {known}"
             )));
         }
         _ => return Err(Error::invalid(format!("the file is a database, but not {what}"))),
@@ -107,7 +109,7 @@ fn prepare_with(connection: &Connection, application: i64, tables: &str, what: &
     connection
         .execute_batch(&format!(
             "BEGIN IMMEDIATE; {tables}
-             PRAGMA application_id = {application}; PRAGMA user_version = {VERSION}; COMMIT;"
+             PRAGMA application_id = {application}; PRAGMA user_version = {known}; COMMIT;"
         ))
         .map_err(&failed)?;
     Ok(())

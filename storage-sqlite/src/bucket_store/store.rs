@@ -202,11 +202,7 @@ impl BucketStore for SqliteBucketStore {
         client: &ClientKey,
         request: WriteCheckpointRequest,
     ) -> Result<WriteCheckpoint> {
-        if let WriteCheckpointRequest::AtLeast(number) = request
-            && number.0 < 1
-        {
-            return Err(Error::invalid("the number of a write checkpoint must be at least 1"));
-        }
+        request.check()?;
         let (reply, answer) = oneshot::channel();
         let inner = &self.inner;
         inner.asked.lock().unwrap_or_else(PoisonError::into_inner).push((client.clone(), request, reply));

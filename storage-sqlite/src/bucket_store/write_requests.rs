@@ -69,7 +69,11 @@ impl WriteRequests {
         }
         for (index, (_, _, reply)) in asked.into_iter().enumerate() {
             let answer = match &answers {
-                Ok((numbers, _)) => numbers.get(index).copied().ok_or_else(|| Error::internal("an answer is missing")),
+                Ok((numbers, _)) => match numbers.get(index) {
+                    Some(Some(number)) => Ok(*number),
+                    Some(None) => Err(ClientKey::too_many()),
+                    None => Err(Error::internal("an answer is missing")),
+                },
                 Err(error) => Err(error.clone()),
             };
             // One who is gone needs no answer; the request stands.
@@ -77,20 +81,21 @@ impl WriteRequests {
         }
     }
 
+    /// The numbers, `None` for a client that is one too many, and whether any waits for the token.
     fn record_all(
         &mut self,
         asked: &[(&ClientKey, WriteCheckpointRequest)],
         token: &MarkerToken,
-    ) -> Result<(Vec<WriteCheckpoint>, bool)> {
+    ) -> Result<(Vec<Option<WriteCheckpoint>>, bool)> {
         let failed = failed("cannot record a write checkpoint");
         let now = SystemClock.wall().0;
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(&failed)?;
         let mut numbers = Vec::with_capacity(asked.len());
         let mut any_waits = false;
         for (client, request) in asked {
-            let (number, waits) = record(&transaction, client, *request, token, now).map_err(&failed)?;
-            numbers.push(WriteCheckpoint(number));
-            any_waits |= waits;
+            let recorded = record(&transaction, client, *request, token, now).map_err(&failed)?;
+            any_waits |= recorded.is_some_and(|(_, waits)| waits);
+            numbers.push(recorded.map(|(number, _)| WriteCheckpoint(number)));
         }
         transaction.commit().map_err(&failed)?;
         Ok((numbers, any_waits))
@@ -167,27 +172,30 @@ fn new_token() -> MarkerToken {
     MarkerToken(Uuid::new_v4().to_string().into())
 }
 
-/// Records a request; its number, and whether it waits for the token.
+/// Records a request; its number, and whether it waits for the token. `None` if the user has too many clients.
 fn record(
     transaction: &Transaction<'_>,
     client: &ClientKey,
     request: WriteCheckpointRequest,
     token: &MarkerToken,
     now: i64,
-) -> rusqlite::Result<(i64, bool)> {
+) -> rusqlite::Result<Option<(i64, bool)>> {
     let last: Option<(i64, bool)> = transaction
         .prepare_cached(
             "SELECT number, resolved_op IS NULL FROM requests WHERE client = ? ORDER BY number DESC, id DESC LIMIT 1",
         )?
         .query_row([&*client.0], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?;
+    if last.is_none() && !make_room(transaction, client, now)? {
+        return Ok(None);
+    }
     let (stored, last_waits) = last.unwrap_or((0, false));
     let number = match request {
         WriteCheckpointRequest::Next => stored.saturating_add(1).max(now).max(1),
         WriteCheckpointRequest::AtLeast(number) => number.0.max(stored),
     };
     if number == stored && !last_waits {
-        return Ok((number, false));
+        return Ok(Some((number, false)));
     }
     transaction
         .prepare_cached("INSERT OR IGNORE INTO requests (client, number, token) VALUES (?, ?, ?)")?
@@ -207,7 +215,30 @@ fn record(
             )?
             .execute(params![&*client.0, waiting])?;
     }
-    Ok((number, true))
+    Ok(Some((number, true)))
+}
+
+/// Forgets clients of the same user if there are too many for a new one: those that were confirmed longest ago. Whether
+/// there is room.
+fn make_room(transaction: &Transaction<'_>, client: &ClientKey, now: i64) -> rusqlite::Result<bool> {
+    // All keys of the user: this part, alone or before a slash, which `0` follows.
+    let (first, end) = (client.user_part(), format!("{}0", client.user_part()));
+    let known: u32 = transaction
+        .prepare_cached("SELECT count(DISTINCT client) FROM requests WHERE client >= ? AND client < ?")?
+        .query_row(params![first, end], |row| row.get(0))?;
+    if known < ClientKey::PER_USER {
+        return Ok(true);
+    }
+    // The next number of such a client is not below `now`. Several at once, so that this is rare.
+    let forgotten = transaction
+        .prepare_cached(
+            "DELETE FROM requests WHERE client IN (
+                 SELECT client FROM requests WHERE client >= ? AND client < ? GROUP BY client
+                 HAVING count(*) = count(resolved_op) AND max(number) <= ? ORDER BY max(resolved_op), client LIMIT ?
+             )",
+        )?
+        .execute(params![first, end, now, ClientKey::PER_USER / 8])?;
+    Ok(forgotten > 0)
 }
 
 fn resolve_one(

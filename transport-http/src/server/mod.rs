@@ -13,6 +13,7 @@ mod published_keys;
 mod refresh_schedule;
 mod router;
 mod routes;
+mod turns;
 mod upload;
 
 pub use authenticated::{Authenticated, bearer_token};

@@ -7,6 +7,7 @@ use axum::routing::{get, post};
 use syncline_core::SyncService;
 
 use super::problem::Problem;
+use super::turns::Turns;
 use super::{cors, routes};
 
 /// Limits of the router.
@@ -18,11 +19,19 @@ pub struct HttpLimits {
     pub request_time: Duration,
     /// A client that takes nothing of its stream for so long is cut off. Default 60 s.
     pub patience: Duration,
+    /// Requests for write checkpoints that are answered at once; as many wait for their turn, and more are answered with
+    /// 429. Default 100.
+    pub write_checkpoints: usize,
 }
 
 impl Default for HttpLimits {
     fn default() -> Self {
-        Self { request_bytes: 1 << 20, request_time: Duration::from_secs(15), patience: Duration::from_secs(60) }
+        Self {
+            request_bytes: 1 << 20,
+            request_time: Duration::from_secs(15),
+            patience: Duration::from_secs(60),
+            write_checkpoints: 100,
+        }
     }
 }
 
@@ -31,6 +40,7 @@ impl Default for HttpLimits {
 pub(super) struct HttpState {
     pub(super) service: SyncService,
     pub(super) limits: HttpLimits,
+    pub(super) write_checkpoints: Turns,
 }
 
 /// The routes of the PowerSync protocol over HTTP: `POST /sync/stream`, `GET /write-checkpoint2.json`,
@@ -53,5 +63,5 @@ pub fn router_with_limits<S: Clone + Send + Sync + 'static>(service: SyncService
         .route("/probes/liveness", get(routes::liveness).fallback(wrong_method))
         .route("/probes/readiness", get(routes::readiness).fallback(wrong_method))
         .layer(cors::layer())
-        .with_state(HttpState { service, limits })
+        .with_state(HttpState { service, limits, write_checkpoints: Turns::new(limits.write_checkpoints) })
 }

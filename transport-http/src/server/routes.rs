@@ -67,6 +67,7 @@ pub(super) async fn write_checkpoint(
     let (parts, _) = request.into_parts();
     let identity = authenticate(&parts, &state.service).await?;
     let client_id = query.get("client_id").map(String::as_str);
+    let _turn = state.write_checkpoints.take().await?;
     let next = WriteCheckpointRequest::Next;
     let number = state.service.request_write_checkpoint(&identity, client_id, next).await?;
     Ok(Json(json!({ "data": { "write_checkpoint": number.to_string() } })))
@@ -96,6 +97,7 @@ pub(super) async fn checkpoint_request(
     };
     let identity = authenticate(&parts, &state.service).await?;
     let at_least = WriteCheckpointRequest::AtLeast(WriteCheckpoint(number));
+    let _turn = state.write_checkpoints.take().await?;
     let stored = state.service.request_write_checkpoint(&identity, Some(&client_id), at_least).await?;
     Ok(Json(json!({ "data": { "checkpoint_request_id": stored.to_string() } })))
 }

@@ -117,6 +117,7 @@ macro_rules! bucket_store_tests {
             a_lookup_entry_belongs_to_its_row
             write_checkpoint_numbers_never_fall
             a_named_write_checkpoint_keeps_the_larger_number
+            a_user_has_a_bounded_number_of_clients
             a_write_checkpoint_is_shown_from_its_marker_on
             a_request_never_joins_a_marker_that_was_taken
             an_unconfirmed_request_gets_a_new_marker

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::support::*;
 use crate::bucket_store::{BucketStore, Commit};
 use crate::error::ErrorKind;
+use crate::identity::Identity;
 use crate::operation::OpId;
 use crate::write_checkpoint::{ClientKey, MarkerToken, WriteCheckpoint, WriteCheckpointRequest};
 
@@ -57,19 +58,46 @@ pub async fn a_named_write_checkpoint_keeps_the_larger_number(store: Arc<dyn Buc
     assert_eq!(name(&store, &one, 5).await, 5);
     assert_eq!(name(&store, &one, 3).await, 5);
     assert_eq!(name(&store, &one, 5).await, 5);
-    assert_eq!(name(&store, &one, i64::MAX).await, i64::MAX);
+    let largest = WriteCheckpointRequest::LARGEST.0;
+    assert_eq!(name(&store, &one, largest).await, largest);
     assert_eq!(name(&store, &two, 1).await, 1, "each client has its own");
-    for number in [0, -1, i64::MIN] {
+    for number in [0, -1, i64::MIN, largest + 1, i64::MAX] {
         let refused = WriteCheckpointRequest::AtLeast(WriteCheckpoint(number));
         let answer = store.request_write_checkpoint(&two, refused).await;
         assert_eq!(answer.map_err(|error| error.kind()), Err(ErrorKind::Invalid));
     }
     let at = checkpoint(&store, with_markers(&pending(&store).await)).await;
-    assert_eq!(shown(&store, at.op_id, &one).await, Some(WriteCheckpoint(i64::MAX)));
+    assert_eq!(shown(&store, at.op_id, &one).await, Some(WriteCheckpoint(largest)));
     assert_eq!(shown(&store, at.op_id, &two).await, Some(WriteCheckpoint(1)));
     // A number that was confirmed needs no marker.
     assert_eq!(name(&store, &two, 1).await, 1);
     assert!(pending(&store).await.is_empty());
+    assert!(request(&store, &one).await.0 > largest, "there is always a larger one");
+}
+
+/// However many databases a user makes, a bounded number is remembered; who waits is never forgotten.
+pub async fn a_user_has_a_bounded_number_of_clients(store: Arc<dyn BucketStore>) {
+    deployed(&store).await;
+    let user = Identity::new("a/b");
+    let clients: Vec<_> =
+        (0..ClientKey::PER_USER).map(|number| ClientKey::new(&user, Some(&number.to_string()))).collect();
+    let all = clients.iter().map(|client| store.request_write_checkpoint(client, WriteCheckpointRequest::Next));
+    let numbers: Vec<_> = within(futures::future::join_all(all)).await.into_iter().map(ok).collect();
+    let one_more = ClientKey::new(&user, Some("one more"));
+    let refused = store.request_write_checkpoint(&one_more, WriteCheckpointRequest::Next).await;
+    assert_eq!(refused.map_err(|error| error.kind()), Err(ErrorKind::Unavailable));
+    request(&store, &ClientKey::new(&Identity::new("a"), Some("b/0"))).await;
+    request(&store, &clients[7]).await;
+    let tokens = pending(&store).await;
+    let at = checkpoint(&store, with_markers(&tokens)).await;
+    let largest = request(&store, &one_more).await;
+    let shown = ok(store.write_checkpoints(at.op_id, &clients).await);
+    let remembered = shown.iter().flatten().count();
+    assert!(remembered < clients.len() && remembered >= clients.len() * 3 / 4, "{remembered}");
+    let forgotten = shown.iter().position(Option::is_none).map(|index| (&clients[index], numbers[index]));
+    let Some((client, before)) = forgotten else { panic!("none was forgotten") };
+    let again = request(&store, client).await;
+    assert!(again > before && again.0 >= largest.0 - 60_000, "numbers never fall");
 }
 
 /// Not before the commit that carries its marker, and not at an older checkpoint.
@@ -225,7 +253,7 @@ pub async fn a_reset_keeps_write_checkpoints_rising_and_waiting(store: Arc<dyn B
     let first = request(&store, &confirmed).await;
     let old = pending(&store).await;
     checkpoint(&store, with_markers(&old)).await;
-    assert_eq!(name(&store, &waiting, i64::MAX - 5).await, i64::MAX - 5);
+    assert_eq!(name(&store, &waiting, (1 << 62) - 5).await, (1 << 62) - 5);
     let lost = pending(&store).await;
     ok(store.reset().await);
     deployed(&store).await;
@@ -238,9 +266,9 @@ pub async fn a_reset_keeps_write_checkpoints_rising_and_waiting(store: Arc<dyn B
     assert!(!fresh.is_empty() && fresh.iter().all(|token| !lost.contains(token) && !old.contains(token)));
     let at = checkpoint(&store, with_markers(&fresh)).await;
     assert_eq!(shown(&store, at.op_id, &confirmed).await, Some(first));
-    assert_eq!(shown(&store, at.op_id, &waiting).await, Some(WriteCheckpoint(i64::MAX - 5)));
+    assert_eq!(shown(&store, at.op_id, &waiting).await, Some(WriteCheckpoint((1 << 62) - 5)));
     assert!(request(&store, &confirmed).await > first);
-    assert_eq!(name(&store, &waiting, 1).await, i64::MAX - 5);
+    assert_eq!(name(&store, &waiting, 1).await, (1 << 62) - 5);
 }
 
 /// A large source transaction does not keep clients waiting.
