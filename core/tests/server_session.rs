@@ -1,6 +1,7 @@
 //! Conversations with one server session: what it is told, and what it wants sent.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -160,7 +161,7 @@ fn a_change_of_others_sends_nothing_and_a_write_checkpoint_alone_sends_a_diff() 
     session.lines();
     session.checkpoint(11, touched(&[]), None);
     assert!(session.lines().is_empty());
-    session.checkpoint(12, Touched::These { buckets: vec![], write_checkpoint: true }, None);
+    session.checkpoint(12, Touched::These { buckets: BTreeSet::new(), write_checkpoint: true }, None);
     session.describe(&[], Some(7));
     assert_eq!(session.lines(), ["diff 12 wc Some(7)", "complete 12"]);
     session.checkpoint(13, touched(&[0]), None);
@@ -260,6 +261,18 @@ fn a_client_with_buckets_of_another_config_or_store_sees_the_first_checkpoint_as
         session.read(vec![answer(11..=11, 20, false)]);
         assert_eq!(session.sent(2), ["Data", "PartialComplete"]);
     }
+}
+
+#[test]
+fn what_is_noted_for_a_session_that_takes_nothing_stays_small() {
+    let mut noted = touched(&[]);
+    for first in (0..1_000).step_by(100) {
+        noted.merge(touched(&(first..first + 100).collect::<Vec<_>>()));
+        noted.merge(touched(&[first]));
+    }
+    assert!(matches!(&noted, Touched::These { buckets, .. } if buckets.len() == 1_000));
+    noted.merge(touched(&[1_000]));
+    assert_eq!(noted, Touched::Unknown);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What a [`ServerSession`](super::ServerSession) is told, and what it asks for.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -41,14 +42,18 @@ pub enum Touched {
     Unknown,
     /// These buckets have new operations, or (`write_checkpoint`) the client's write checkpoint may have risen.
     These {
-        /// Buckets, without duplicates.
-        buckets: Vec<BucketId>,
+        /// Buckets.
+        buckets: BTreeSet<BucketId>,
         /// Whether the write checkpoint is to be looked up again.
         write_checkpoint: bool,
     },
 }
 
 impl Touched {
+    /// So many buckets are told apart; with more, everything may have changed, so that what is noted for a session that
+    /// takes nothing stays small.
+    pub const LIMIT: usize = 1_000;
+
     /// Both changes as one.
     pub fn merge(&mut self, other: Self) {
         match (&mut *self, other) {
@@ -56,10 +61,9 @@ impl Touched {
             (_, Self::Unknown) => *self = Self::Unknown,
             (Self::These { buckets, write_checkpoint }, Self::These { buckets: more, write_checkpoint: also }) => {
                 *write_checkpoint |= also;
-                for bucket in more {
-                    if !buckets.contains(&bucket) {
-                        buckets.push(bucket);
-                    }
+                buckets.extend(more);
+                if buckets.len() > Self::LIMIT {
+                    *self = Self::Unknown;
                 }
             }
         }

@@ -225,10 +225,10 @@ impl State {
     }
 
     fn distribute_changes(&mut self, changes: &ChangeSet, noted: &mut Vec<u64>) {
-        let mut touched: BTreeMap<u64, (Vec<BucketId>, bool)> = BTreeMap::new();
+        let mut touched: BTreeMap<u64, (BTreeSet<BucketId>, bool)> = BTreeMap::new();
         for bucket in &changes.buckets {
             for number in self.by_bucket.get(bucket).into_iter().flatten() {
-                touched.entry(*number).or_default().0.push(bucket.clone());
+                touched.entry(*number).or_default().0.insert(bucket.clone());
             }
         }
         for client in &changes.clients {

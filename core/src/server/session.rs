@@ -245,10 +245,8 @@ impl ServerSession {
         let (asked, write_checkpoint): (Vec<usize>, bool) = match &touched {
             Touched::Unknown => ((0..self.buckets.len()).collect(), true),
             Touched::These { buckets, write_checkpoint } => {
-                let index = |bucket: &BucketId| self.buckets.iter().position(|tracked| tracked.wanted.id == *bucket);
-                let mut asked: Vec<usize> = buckets.iter().filter_map(index).collect();
-                asked.sort_unstable();
-                (asked, *write_checkpoint)
+                let asked = self.buckets.iter().enumerate().filter(|(_, tracked)| buckets.contains(&tracked.wanted.id));
+                (asked.map(|(index, _)| index).collect(), *write_checkpoint)
             }
         };
         if asked.is_empty() && !write_checkpoint && !self.incomplete && self.first_line_sent {
