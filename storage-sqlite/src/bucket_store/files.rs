@@ -1,11 +1,13 @@
 //! The files of a store: the database, the requests beside it, and the lock.
 
 use std::fs::{File, OpenOptions, TryLockError};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags};
 use syncline_core::{Error, Result};
 
+use super::schema;
 use super::sqlite_error::failed;
 
 /// Connections that read.
@@ -15,45 +17,94 @@ const READERS: usize = 4;
 pub(super) struct Files {
     pub(super) writer: Connection,
     /// None in memory: there the writer answers reads as well.
-    pub(super) readers: Vec<Connection>,
+    pub(super) readers: Vec<Reader>,
     pub(super) requests: Connection,
-    pub(super) lock: Option<File>,
+    pub(super) on_disk: Option<OnDisk>,
+}
+
+/// Where the files are, and the lock.
+pub(super) struct OnDisk {
+    path: PathBuf,
+    pub(super) lock: File,
+}
+
+impl OnDisk {
+    /// The write-ahead log of the database.
+    pub(super) fn wal(&self) -> PathBuf {
+        beside(&self.path, "-wal")
+    }
+}
+
+/// Connections that only read.
+pub(super) struct Reader {
+    pub(super) store: Connection,
+    pub(super) requests: Connection,
 }
 
 impl Files {
     /// Opens or makes the files. Readers are opened by [`open_readers`](Self::open_readers), when there are tables.
     pub(super) fn open(path: &Path) -> Result<Self> {
-        let lock = lock(path)?;
-        let writer = Connection::open(path).map_err(failed("cannot open the bucket store"))?;
+        // Whatever name leads to it, the file has one lock.
+        let path = real_path(path)?;
+        let lock = lock(&path)?;
+        let failed = failed("cannot open the bucket store");
+        let writer = Connection::open(&path).map_err(&failed)?;
+        let requests = Connection::open(requests_path(&path)).map_err(&failed)?;
+        // Before anything is changed: the files of others are left as they are.
+        schema::check(&writer)?;
+        schema::check_requests(&requests)?;
         configure(&writer, 64 << 10)?;
-        let requests =
-            Connection::open(beside(path, "-write-checkpoints")).map_err(failed("cannot open the bucket store"))?;
         configure(&requests, 2 << 10)?;
-        Ok(Self { writer, readers: Vec::new(), requests, lock: Some(lock) })
+        Ok(Self { writer, readers: Vec::new(), requests, on_disk: Some(OnDisk { path, lock }) })
     }
 
     /// A store that is gone with its connections.
     pub(super) fn in_memory() -> Result<Self> {
         let open = || Connection::open_in_memory().map_err(failed("cannot open a bucket store in memory"));
-        let files = Self { writer: open()?, readers: Vec::new(), requests: open()?, lock: None };
+        let files = Self { writer: open()?, readers: Vec::new(), requests: open()?, on_disk: None };
         configure(&files.writer, 64 << 10)?;
         configure(&files.requests, 2 << 10)?;
         Ok(files)
     }
 
     /// Opens the connections that only read.
-    pub(super) fn open_readers(&mut self, path: &Path) -> Result<()> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    pub(super) fn open_readers(&mut self) -> Result<()> {
+        let Some(OnDisk { path, .. }) = &self.on_disk else { return Ok(()) };
         for _ in 0..READERS {
-            let reader =
-                Connection::open_with_flags(path, flags).map_err(failed("cannot open the bucket store to read"))?;
-            reader
-                .execute_batch("PRAGMA query_only = ON; PRAGMA cache_size = -8192; PRAGMA busy_timeout = 10000;")
-                .map_err(failed("cannot open the bucket store to read"))?;
-            reader.set_prepared_statement_cache_capacity(32);
+            let reader = Reader { store: open_reader(path, 8_192)?, requests: open_reader(&requests_path(path), 512)? };
             self.readers.push(reader);
         }
         Ok(())
+    }
+}
+
+fn open_reader(path: &Path, cache_kib: u32) -> Result<Connection> {
+    let failed = failed("cannot open the bucket store to read");
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let reader = Connection::open_with_flags(path, flags).map_err(&failed)?;
+    let pragmas = format!("PRAGMA query_only = ON; PRAGMA cache_size = -{cache_kib}; PRAGMA busy_timeout = 10000;");
+    reader.execute_batch(&pragmas).map_err(&failed)?;
+    reader.set_prepared_statement_cache_capacity(32);
+    Ok(reader)
+}
+
+fn requests_path(path: &Path) -> PathBuf {
+    beside(path, "-write-checkpoints")
+}
+
+/// The path without links, of a file that may not exist yet.
+fn real_path(path: &Path) -> Result<PathBuf> {
+    let cannot = |error: std::io::Error| {
+        Error::unavailable(format!("cannot open the bucket store {}", path.display())).caused_by(error)
+    };
+    match path.canonicalize() {
+        // A link to nothing would be followed when the file is made, and the lock would lie beside the link.
+        Err(error) if error.kind() == ErrorKind::NotFound && !path.is_symlink() => {
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            let name = path.file_name().ok_or_else(|| Error::invalid("the path of the bucket store names no file"))?;
+            Ok(folder.canonicalize().map_err(cannot)?.join(name))
+        }
+        found => found.map_err(cannot),
     }
 }
 

@@ -19,6 +19,7 @@ mod store;
 mod sweep_lookups;
 #[cfg(test)]
 mod tests;
+mod wal;
 mod workers;
 mod write_requests;
 mod writer;

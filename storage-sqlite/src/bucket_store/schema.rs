@@ -82,6 +82,16 @@ CREATE UNIQUE INDEX requests_by_client ON requests (client, number, token);
 CREATE INDEX requests_waiting ON requests (token) WHERE resolved_op IS NULL;
 ";
 
+/// Refuses a file that is not a bucket store, and changes nothing.
+pub(super) fn check(connection: &Connection) -> Result<()> {
+    is_new(connection, APPLICATION, VERSION, "a bucket store").map(drop)
+}
+
+/// The same for the file of requests.
+pub(super) fn check_requests(connection: &Connection) -> Result<()> {
+    is_new(connection, REQUESTS_APPLICATION, REQUESTS_VERSION, "a file of write checkpoints").map(drop)
+}
+
 /// Makes the tables of a new file; refuses a file that is not a bucket store.
 pub(super) fn prepare(connection: &Connection) -> Result<()> {
     prepare_with(connection, APPLICATION, VERSION, TABLES, "a bucket store")
@@ -93,24 +103,27 @@ pub(super) fn prepare_requests(connection: &Connection) -> Result<()> {
 }
 
 fn prepare_with(connection: &Connection, application: i64, known: i64, tables: &str, what: &str) -> Result<()> {
-    let failed = failed("cannot open the bucket store");
-    let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(&failed);
-    let found = (pragma("application_id")?, pragma("user_version")?, pragma("schema_version")?);
-    match found {
-        (0, 0, 0) => {}
-        (id, version, _) if id == application && version == known => return Ok(()),
-        (id, version, _) if id == application => {
-            return Err(Error::invalid(format!(
-                "the file is {what} of version {version}, and this program knows version {known}"
-            )));
-        }
-        _ => return Err(Error::invalid(format!("the file is a database, but not {what}"))),
+    if !is_new(connection, application, known, what)? {
+        return Ok(());
     }
     connection
         .execute_batch(&format!(
             "BEGIN IMMEDIATE; {tables}
              PRAGMA application_id = {application}; PRAGMA user_version = {known}; COMMIT;"
         ))
-        .map_err(&failed)?;
-    Ok(())
+        .map_err(failed("cannot open the bucket store"))
+}
+
+/// Whether the file is empty; an error if it is something else.
+fn is_new(connection: &Connection, application: i64, known: i64, what: &str) -> Result<bool> {
+    let failed = failed("cannot open the bucket store");
+    let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(&failed);
+    match (pragma("application_id")?, pragma("user_version")?, pragma("schema_version")?) {
+        (0, 0, 0) => Ok(true),
+        (id, version, _) if id == application && version == known => Ok(false),
+        (id, version, _) if id == application => Err(Error::invalid(format!(
+            "the file is {what} of version {version}, and this program knows version {known}"
+        ))),
+        _ => Err(Error::invalid(format!("the file is a database, but not {what}"))),
+    }
 }

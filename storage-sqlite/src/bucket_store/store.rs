@@ -15,10 +15,11 @@ use syncline_core::{
     ReadRequest, Result, Resume, RowKey, WriteCheckpoint, WriteCheckpointRequest,
 };
 
-use super::files::Files;
+use super::files::{Files, Reader};
 use super::meta::Meta;
+use super::wal::Wal;
 use super::workers::Workers;
-use super::write_requests::{AskedRequest, WriteRequests};
+use super::write_requests::{AskedRequest, WriteRequests, shown};
 use super::writer::Writer;
 use super::{reading, schema};
 
@@ -37,7 +38,7 @@ pub struct SqliteBucketStore {
 
 /// Fields are dropped in this order: the lock last, when all connections are closed.
 struct Inner {
-    readers: Option<Workers<Connection>>,
+    readers: Option<Workers<Reader>>,
     writer: Workers<Writer>,
     requests: Workers<Arc<Mutex<WriteRequests>>>,
     /// Requests that came and have not been answered; answered together.
@@ -61,7 +62,7 @@ impl SqliteBucketStore {
         off_the_executor(move || {
             let mut files = Files::open(&path)?;
             schema_and_meta(&files.writer)?;
-            files.open_readers(&path)?;
+            files.open_readers()?;
             Self::start(files)
         })
         .await
@@ -81,13 +82,16 @@ impl SqliteBucketStore {
     }
 
     fn start(files: Files) -> Result<Self> {
-        let Files { writer, readers, requests, lock } = files;
+        let Files { writer, readers, requests, on_disk } = files;
         let meta = Meta::load(&writer)?;
         let (requests, markers) = WriteRequests::open(requests, meta.generation)?;
         let requests = Arc::new(Mutex::new(requests));
         let checkpoints = CheckpointFeed::new(meta.checkpoint());
-        let writer = Writer::new(writer, meta, checkpoints.clone(), markers.clone(), Arc::clone(&requests));
+        let mut writer = Writer::new(writer, meta, checkpoints.clone(), markers.clone(), Arc::clone(&requests));
         let readers = if readers.is_empty() { None } else { Some(Workers::start("bucket store reader", readers)?) };
+        if let (Some(readers), Some(on_disk)) = (&readers, &on_disk) {
+            writer.wal = Some(Wal::new(on_disk.wal(), readers.brake()));
+        }
         let inner = Inner {
             readers,
             writer: Workers::start("bucket store writer", vec![writer])?,
@@ -95,7 +99,7 @@ impl SqliteBucketStore {
             asked: Arc::default(),
             checkpoints,
             markers,
-            _lock: lock,
+            _lock: on_disk.map(|on_disk| on_disk.lock),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -105,7 +109,7 @@ impl SqliteBucketStore {
         read: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         match &self.inner.readers {
-            Some(readers) => readers.ask(move |connection| read(connection)).await,
+            Some(readers) => readers.ask(move |reader| read(&reader.store)).await,
             None => self.inner.writer.ask(move |writer| read(&writer.connection)).await,
         }
     }
@@ -224,10 +228,16 @@ impl BucketStore for SqliteBucketStore {
         }
         let at = at.min(self.inner.checkpoints.current().map_or(OpId::ZERO, |checkpoint| checkpoint.op_id));
         let clients = clients.to_vec();
-        let shown = move |requests: &mut Arc<Mutex<WriteRequests>>| {
-            requests.lock().unwrap_or_else(PoisonError::into_inner).shown(at, &clients)
-        };
-        self.inner.requests.ask(shown).await
+        match &self.inner.readers {
+            // Not behind the requests that are being synced to the disk.
+            Some(readers) => readers.ask(move |reader| shown(&reader.requests, at, &clients)).await,
+            None => {
+                let shown = move |requests: &mut Arc<Mutex<WriteRequests>>| {
+                    requests.lock().unwrap_or_else(PoisonError::into_inner).shown(at, &clients)
+                };
+                self.inner.requests.ask(shown).await
+            }
+        }
     }
 
     fn pending_markers(&self) -> BoxStream<'static, Result<MarkerToken>> {

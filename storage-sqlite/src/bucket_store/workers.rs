@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
 
 use futures::channel::oneshot;
 use syncline_core::{Error, Result};
@@ -23,12 +24,19 @@ pub(super) struct Workers<C> {
 struct Queue<C> {
     state: Mutex<State<C>>,
     work: Condvar,
+    /// No job runs any more.
+    idle: Condvar,
 }
 
 struct State<C> {
     jobs: VecDeque<Job<C>>,
-    /// Callers that wait for room; all are woken at once and look again.
-    callers: Vec<oneshot::Sender<()>>,
+    /// Places that are given: to jobs that wait, and to callers that are about to fill one.
+    taken: usize,
+    /// Callers that wait for a place, in the order in which they came.
+    callers: VecDeque<oneshot::Sender<Place<C>>>,
+    running: usize,
+    /// Jobs wait until this is over.
+    held: bool,
     /// No thread takes jobs any more.
     closed: bool,
     /// Because one panicked.
@@ -39,8 +47,17 @@ impl<C: Send + 'static> Workers<C> {
     /// One thread for each context.
     pub(super) fn start(name: &str, contexts: Vec<C>) -> Result<Self> {
         let queue = Arc::new(Queue {
-            state: Mutex::new(State { jobs: VecDeque::new(), callers: Vec::new(), closed: false, broken: false }),
+            state: Mutex::new(State {
+                jobs: VecDeque::new(),
+                taken: 0,
+                callers: VecDeque::new(),
+                running: 0,
+                held: false,
+                closed: false,
+                broken: false,
+            }),
             work: Condvar::new(),
+            idle: Condvar::new(),
         });
         let mut workers = Self { queue: Arc::clone(&queue), threads: Vec::new() };
         for mut context in contexts {
@@ -50,6 +67,7 @@ impl<C: Send + 'static> Workers<C> {
                 let _closing = Closing(&queue);
                 while let Some(job) = queue.next() {
                     job(&mut context);
+                    queue.done();
                 }
             });
             let thread = thread.map_err(|error| Error::unavailable("cannot start a thread").caused_by(error))?;
@@ -86,66 +104,169 @@ impl<C: Send + 'static> Workers<C> {
     }
 }
 
+impl<C: Send + 'static> Workers<C> {
+    /// What can hold the threads back.
+    pub(super) fn brake(&self) -> Brake {
+        Brake(Arc::clone(&self.queue) as Arc<dyn Hold>)
+    }
+}
+
+/// Holds the threads of some workers back for a moment.
+#[derive(Debug)]
+pub(super) struct Brake(Arc<dyn Hold>);
+
+impl Brake {
+    /// Runs something while no job runs. `None` if the jobs at hand do not end in time.
+    pub(super) fn hold<T>(&self, patience: Duration, something: impl FnOnce() -> T) -> Option<T> {
+        let held = Held(&*self.0);
+        held.0.begin(patience).then(something)
+    }
+}
+
+/// Lets jobs run again, whatever happens meanwhile.
+struct Held<'a>(&'a dyn Hold);
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+trait Hold: fmt::Debug + Send + Sync {
+    /// Lets no further job begin, and waits for those that run. Whether they ended.
+    fn begin(&self, patience: Duration) -> bool;
+    fn end(&self);
+}
+
+impl<C: Send> Hold for Queue<C> {
+    fn begin(&self, patience: Duration) -> bool {
+        let mut state = self.state();
+        state.held = true;
+        let waited = self.idle.wait_timeout_while(state, patience, |state| state.running > 0);
+        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        state.running == 0
+    }
+
+    fn end(&self) {
+        self.state().held = false;
+        self.work.notify_all();
+    }
+}
+
+impl<C> fmt::Debug for Queue<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Queue").finish_non_exhaustive()
+    }
+}
+
+/// The right to add a job; dropping it passes it on.
+struct Place<C>(Option<Arc<Queue<C>>>);
+
+impl<C> Drop for Place<C> {
+    fn drop(&mut self) {
+        if let Some(queue) = self.0.take() {
+            queue.pass_on();
+        }
+    }
+}
+
 impl<C> Queue<C> {
     fn state(&self) -> MutexGuard<'_, State<C>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn push(&self, job: Job<C>) -> Result<()> {
+    async fn push(self: &Arc<Self>, job: Job<C>) -> Result<()> {
+        let place = {
+            let mut state = self.state();
+            state.check()?;
+            if state.taken < WAITING && state.callers.is_empty() {
+                state.taken += 1;
+                state.jobs.push_back(job);
+                self.work.notify_one();
+                return Ok(());
+            }
+            let (give, place) = oneshot::channel();
+            state.callers.push_back(give);
+            place
+        };
+        let place = place.await;
+        let mut state = self.state();
+        state.check()?;
+        if let Ok(mut place) = place {
+            // From here on the job has it.
+            place.0 = None;
+            state.jobs.push_back(job);
+            self.work.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Gives a place that became free to the caller that waits longest.
+    fn pass_on(self: &Arc<Self>) {
         loop {
-            let room = {
+            let caller = {
                 let mut state = self.state();
-                if state.broken {
-                    return Err(Error::internal("a thread of the bucket store panicked; open it again"));
+                match state.callers.pop_front() {
+                    Some(caller) => caller,
+                    None => {
+                        state.taken -= 1;
+                        return;
+                    }
                 }
-                if state.closed {
-                    return Err(Error::closed("the bucket store was closed"));
-                }
-                if state.jobs.len() < WAITING {
-                    state.jobs.push_back(job);
-                    self.work.notify_one();
-                    return Ok(());
-                }
-                let (wake, room) = oneshot::channel();
-                state.callers.push(wake);
-                room
             };
-            // Either way the next look tells.
-            let _ = room.await;
+            match caller.send(Place(Some(Arc::clone(self)))) {
+                Ok(()) => return,
+                // One that is gone needs no place.
+                Err(mut place) => place.0 = None,
+            }
         }
     }
 
-    fn next(&self) -> Option<Job<C>> {
+    fn next(self: &Arc<Self>) -> Option<Job<C>> {
         let mut state = self.state();
         loop {
-            if let Some(job) = state.jobs.pop_front() {
-                if state.jobs.len() <= WAITING / 2 {
-                    state.wake_callers();
-                }
+            if !state.held
+                && let Some(job) = state.jobs.pop_front()
+            {
+                state.running += 1;
+                drop(state);
+                self.pass_on();
                 return Some(job);
             }
-            if state.closed {
+            if state.closed && state.jobs.is_empty() {
                 return None;
             }
             state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
+    /// A job has ended.
+    fn done(&self) {
+        self.state().running -= 1;
+        self.idle.notify_all();
+    }
+
     fn close(&self) {
-        let mut state = self.state();
-        state.closed = true;
-        state.wake_callers();
-        drop(state);
+        let callers = {
+            let mut state = self.state();
+            state.closed = true;
+            std::mem::take(&mut state.callers)
+        };
+        // They look again, and find it closed.
+        drop(callers);
         self.work.notify_all();
     }
 }
 
 impl<C> State<C> {
-    fn wake_callers(&mut self) {
-        for caller in self.callers.drain(..) {
-            // One that is gone needs no room.
-            let _ = caller.send(());
+    fn check(&self) -> Result<()> {
+        if self.broken {
+            return Err(Error::internal("a thread of the bucket store panicked; open it again"));
         }
+        if self.closed {
+            return Err(Error::closed("the bucket store was closed"));
+        }
+        Ok(())
     }
 }
 
@@ -156,6 +277,7 @@ impl<C> Drop for Closing<'_, C> {
     fn drop(&mut self) {
         self.0.close();
         if std::thread::panicking() {
+            self.0.done();
             let mut state = self.0.state();
             state.broken = true;
             let jobs = std::mem::take(&mut state.jobs);

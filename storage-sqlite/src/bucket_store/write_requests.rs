@@ -132,20 +132,9 @@ impl WriteRequests {
         transaction.commit().map_err(&failed)
     }
 
-    /// The largest number of each client that may be shown at `at`.
+    /// See [`shown`].
     pub(super) fn shown(&self, at: OpId, clients: &[ClientKey]) -> Result<Vec<Option<WriteCheckpoint>>> {
-        let failed = failed("cannot read write checkpoints");
-        let mut statement = self
-            .connection
-            .prepare_cached("SELECT max(number) FROM requests WHERE client = ? AND resolved_op <= ?")
-            .map_err(&failed)?;
-        let mut shown = Vec::with_capacity(clients.len());
-        for client in clients {
-            let number: Option<i64> =
-                statement.query_row(params![&*client.0, signed(at.0)], |row| row.get(0)).map_err(&failed)?;
-            shown.push(number.map(WriteCheckpoint));
-        }
-        Ok(shown)
+        shown(&self.connection, at, clients)
     }
 
     /// The store was reset: each client's newest number waits for a new marker.
@@ -166,6 +155,21 @@ impl WriteRequests {
         transaction.commit().map_err(&failed)?;
         Ok(any)
     }
+}
+
+/// The largest number of each client that may be shown at `at`.
+pub(super) fn shown(connection: &Connection, at: OpId, clients: &[ClientKey]) -> Result<Vec<Option<WriteCheckpoint>>> {
+    let failed = failed("cannot read write checkpoints");
+    let mut statement = connection
+        .prepare_cached("SELECT max(number) FROM requests WHERE client = ? AND resolved_op <= ?")
+        .map_err(&failed)?;
+    let mut shown = Vec::with_capacity(clients.len());
+    for client in clients {
+        let number: Option<i64> =
+            statement.query_row(params![&*client.0, signed(at.0)], |row| row.get(0)).map_err(&failed)?;
+        shown.push(number.map(WriteCheckpoint));
+    }
+    Ok(shown)
 }
 
 fn new_token() -> MarkerToken {

@@ -13,6 +13,7 @@ use super::bucket_cache::BucketCache;
 use super::compacting::Sweeper;
 use super::meta::{Meta, StoredConfig, load_state, random_generation, save_state};
 use super::sqlite_error::failed;
+use super::wal::Wal;
 use super::write_requests::WriteRequests;
 use crate::failpoint;
 
@@ -35,6 +36,8 @@ pub(super) struct Writer {
     checkpoints: CheckpointFeed,
     markers: MarkerFeed,
     requests: Arc<Mutex<WriteRequests>>,
+    /// None in memory.
+    pub(super) wal: Option<Wal>,
 }
 
 impl Writer {
@@ -59,6 +62,7 @@ impl Writer {
             checkpoints,
             markers,
             requests,
+            wal: None,
         }
     }
 
@@ -167,6 +171,9 @@ impl Writer {
         }
         resolved?;
         self.failed = false;
+        if let Some(wal) = &mut self.wal {
+            wal.trim(&self.connection);
+        }
         Ok(checkpoint)
     }
 

@@ -233,6 +233,55 @@ fn a_second_user_of_the_file_is_refused() {
     disk.open();
 }
 
+#[cfg(unix)]
+#[test]
+fn a_link_to_the_file_leads_to_the_same_lock() {
+    let disk = Disk::new();
+    let link = disk.0.path().join("link.db");
+    std::os::unix::fs::symlink(disk.path(), &link).unwrap();
+    assert!(block_on(SqliteBucketStore::open(&link)).is_err(), "a link to nothing");
+    let store = disk.open();
+    let error = block_on(SqliteBucketStore::open(&link)).unwrap_err();
+    assert!(error.to_string().contains("open already"), "{error}");
+    drop(store);
+    let store = block_on(SqliteBucketStore::open(&link)).unwrap();
+    assert!(block_on(SqliteBucketStore::open(disk.path())).is_err());
+    drop(store);
+    assert!(!disk.0.path().join("link.db.lock").exists());
+}
+
+#[test]
+fn the_log_does_not_grow_without_end_while_readers_are_busy() {
+    let disk = Disk::new();
+    let store = disk.open();
+    let config = deploy(&store, &["a"]).config;
+    let bucket = bucket(config.definitions[0].id);
+    let limit = 1 << 20;
+    block_on(store.with_writer(move |writer| {
+        writer.wal.as_mut().unwrap().limit = limit;
+        Ok(())
+    }))
+    .unwrap();
+    let data = "x".repeat(100_000);
+    for round in 0..60 {
+        let reads = (0..16).map(|_| {
+            let request =
+                ReadRequest { bucket: bucket.clone(), after: OpId::ZERO, upto: OpId(u64::MAX), max_bytes: 1 << 20 };
+            let store = store.clone();
+            async move { store.read(&[request]).await.map(drop) }
+        });
+        let append = async {
+            store.append(operations(vec![put(&bucket, &format!("r{round}"), &data)])).await?;
+            store.commit(publishing()).await.map(drop)
+        };
+        let (read, appended) = block_on(futures::future::join(futures::future::try_join_all(reads), append));
+        read.unwrap();
+        appended.unwrap();
+        let size = std::fs::metadata(disk.path().with_file_name("buckets.db-wal")).unwrap().len();
+        assert!(size < limit + 500_000, "{size} bytes in round {round}");
+    }
+}
+
 #[test]
 fn files_of_others_are_left_alone() {
     let disk = Disk::new();
@@ -240,9 +289,12 @@ fn files_of_others_are_left_alone() {
     let error = block_on(SqliteBucketStore::open(disk.path())).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Data);
     let disk = Disk::new();
-    Connection::open(disk.path()).unwrap().execute_batch("CREATE TABLE mine (x)").unwrap();
+    let mine = Connection::open(disk.path()).unwrap();
+    mine.execute_batch("CREATE TABLE mine (x)").unwrap();
     let error = block_on(SqliteBucketStore::open(disk.path())).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
+    let mode: String = mine.pragma_query_value(None, "journal_mode", |row| row.get(0)).unwrap();
+    assert_eq!(mode, "delete", "not even its journal is changed");
     let disk = Disk::new();
     drop(disk.open());
     Connection::open(disk.path()).unwrap().execute_batch("PRAGMA user_version = 99").unwrap();
