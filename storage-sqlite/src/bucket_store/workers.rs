@@ -304,3 +304,79 @@ impl<C> fmt::Debug for Workers<C> {
         f.debug_struct("Workers").field("threads", &self.threads.len()).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::mpsc;
+
+    use futures::FutureExt;
+    use futures::executor::block_on;
+
+    use super::*;
+
+    #[test]
+    fn a_newcomer_does_not_overtake_one_that_waits_for_room() {
+        let workers = Workers::start("test", vec![Vec::new()]).unwrap();
+        let (step, steps) = mpsc::channel::<()>();
+        let steps = Arc::new(Mutex::new(steps));
+        let ask = |number: usize| {
+            let steps = Arc::clone(&steps);
+            workers.call(move |done: &mut Vec<usize>| {
+                steps.lock().unwrap().recv().unwrap();
+                done.push(number);
+                Ok(done.clone())
+            })
+        };
+        // One job runs, the queue is full, and the last one waits for room.
+        let mut asked: Vec<_> = (0..WAITING + 2).map(|number| Box::pin(ask(number))).collect();
+        assert!(asked.iter_mut().all(|asked| asked.now_or_never().is_none()));
+        step.send(()).unwrap();
+        block_on(asked.remove(0)).unwrap();
+        let mut newcomer = Box::pin(ask(999));
+        assert!((&mut newcomer).now_or_never().is_none());
+        (0..WAITING + 2).for_each(|_| step.send(()).unwrap());
+        let others = block_on(futures::future::try_join_all(asked));
+        assert_eq!(others.unwrap().last().unwrap().last(), Some(&(WAITING + 1)));
+        assert_eq!(block_on(newcomer).unwrap().last(), Some(&999));
+    }
+
+    #[test]
+    fn a_place_that_is_given_to_one_that_goes_is_passed_on() {
+        let workers = Workers::start("test", vec![()]).unwrap();
+        let (step, steps) = mpsc::channel::<()>();
+        let steps = Arc::new(Mutex::new(steps));
+        let ask = || {
+            let steps = Arc::clone(&steps);
+            workers.call(move |_| steps.lock().unwrap().recv().map_err(|_| Error::internal("no more steps")))
+        };
+        let mut asked: Vec<_> = (0..WAITING + 20).map(|_| Box::pin(ask())).collect();
+        assert!(asked.iter_mut().all(|asked| asked.now_or_never().is_none()));
+        let last = asked.pop().unwrap();
+        let waiting = asked.split_off(WAITING);
+        (0..10).for_each(|_| step.send(()).unwrap());
+        block_on(futures::future::try_join_all(asked.drain(..10))).unwrap();
+        drop(waiting);
+        (0..WAITING + 20).for_each(|_| step.send(()).unwrap());
+        block_on(last).unwrap();
+        block_on(futures::future::try_join_all(asked)).unwrap();
+    }
+
+    #[test]
+    fn no_job_runs_while_the_brake_is_held() {
+        let workers = Workers::start("test", vec![0_u32]).unwrap();
+        let brake = workers.brake();
+        let mut asked = None;
+        let held = brake.hold(Duration::from_secs(10), || {
+            let mut job = Box::pin(workers.call(|count| {
+                *count += 1;
+                Ok(*count)
+            }));
+            let answer = (&mut job).now_or_never();
+            asked = Some(job);
+            answer.is_none()
+        });
+        assert_eq!(held, Some(true));
+        assert_eq!(block_on(asked.unwrap()).unwrap(), 1);
+    }
+}
