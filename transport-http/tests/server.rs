@@ -234,22 +234,26 @@ async fn a_client_that_never_reads_loses_its_stream_and_holds_up_nobody() {
 
 /// An authenticator whose keys are away.
 #[derive(Debug)]
-struct Away;
+struct Away(fn(&'static str) -> Error);
 
 #[async_trait]
 impl syncline_core::Authenticator for Away {
     async fn authenticate(&self, _: &str) -> syncline_core::Result<Identity> {
-        Err(Error::internal("the secret path of the keys"))
+        Err((self.0)("the secret path of the keys"))
     }
 }
 
 #[tokio::test]
 async fn what_is_internal_stays_in_the_log() {
-    let service = SyncService::new(MemoryBucketStore::new(), Away);
-    let error = service.authenticate("x").await.unwrap_err();
-    let problem = Problem::from(error);
-    assert_eq!(problem.status(), 500);
-    let reply = axum::response::IntoResponse::into_response(problem);
-    let bytes = axum::body::to_bytes(reply.into_body(), 10_000).await.unwrap();
-    assert!(!String::from_utf8_lossy(&bytes).contains("secret path"));
+    let internal: fn(&'static str) -> Error = |secret| Error::internal(secret);
+    let away: fn(&'static str) -> Error = |secret| Error::unavailable("the keys are away").caused_by(secret);
+    for (error, status) in [(internal, 500), (away, 503)] {
+        let service = SyncService::new(MemoryBucketStore::new(), Away(error));
+        let error = service.authenticate("x").await.unwrap_err();
+        let problem = Problem::from(error);
+        assert_eq!(problem.status(), status);
+        let reply = axum::response::IntoResponse::into_response(problem);
+        let bytes = axum::body::to_bytes(reply.into_body(), 10_000).await.unwrap();
+        assert!(!String::from_utf8_lossy(&bytes).contains("secret path"));
+    }
 }

@@ -9,7 +9,7 @@ use syncline_core::{Error, ErrorKind};
 
 /// An error as an HTTP answer: `{"error":{"name","code","status","description"}}`.
 ///
-/// Made from a core [`Error`] by `?`. What is internal goes to the log and not to the client.
+/// Made from a core [`Error`] by `?`. What is internal, and the causes of what is away, go to the log and not to the client.
 #[derive(Debug)]
 pub struct Problem {
     status: StatusCode,
@@ -53,7 +53,10 @@ impl From<Error> for Problem {
                 (StatusCode::BAD_REQUEST, code.unwrap_or("PSYNC_S2001"))
             }
             (ErrorKind::Unavailable | ErrorKind::Closed, code) => {
-                (StatusCode::SERVICE_UNAVAILABLE, code.unwrap_or("PSYNC_S2003"))
+                tracing::warn!(%error, "a request cannot be answered now");
+                // Its causes name what is behind the server, and the client may be anybody.
+                let code = code.unwrap_or("PSYNC_S2003");
+                return Self::new(StatusCode::SERVICE_UNAVAILABLE, code, error.message());
             }
             (_, code) => {
                 tracing::error!(%error, "a request failed");
