@@ -38,8 +38,8 @@ pub(super) struct StreamDriver {
     inner: Arc<Inner>,
     session: ServerSession,
     membership: Membership,
-    identity: Identity,
-    request: SyncRequest,
+    /// Who asks for what, until it is resolved: it may be larger than all else that a stream keeps.
+    request: Option<(Identity, SyncRequest)>,
     client: ClientKey,
     framing: Framing,
     resolved_at: Option<Generation>,
@@ -72,8 +72,7 @@ impl StreamDriver {
             inner,
             session,
             membership,
-            identity,
-            request,
+            request: Some((identity, request)),
             client,
             framing,
             resolved_at: None,
@@ -164,6 +163,7 @@ impl StreamDriver {
         };
         self.asked = None;
         self.timer = Some((due, timer));
+        self.inner.note(&answer);
         match answer? {
             Answer::Told(event) => self.tell(event)?,
             // If compaction went past the checkpoint there is a newer one already; if not, the store itself is away.
@@ -238,21 +238,22 @@ impl StreamDriver {
     /// Resolves the request with the config of the checkpoint.
     fn resolve(&mut self, checkpoint: &Checkpoint) -> Result<Arc<ResolvedStreams>> {
         let config = self.inner.compiled(&checkpoint.config)?;
-        let subscriptions: Vec<StreamSubscription> = self
-            .request
-            .streams
-            .iter()
-            .flat_map(|streams| &streams.subscriptions)
+        let resolved_before = || Error::internal("a stream is resolved once");
+        let (identity, SyncRequest { parameters, streams, .. }) = self.request.take().ok_or_else(resolved_before)?;
+        let include_defaults = streams.as_ref().is_none_or(|streams| streams.include_defaults);
+        let subscriptions = streams.map(|streams| streams.subscriptions).unwrap_or_default();
+        let subscriptions: Vec<_> = subscriptions
+            .into_iter()
             .map(|requested| StreamSubscription {
-                stream: requested.stream.clone(),
-                parameters: requested.parameters.clone(),
+                stream: requested.stream,
+                parameters: requested.parameters,
                 override_priority: requested.override_priority.map(crate::bucket::BucketPriority),
             })
             .collect();
         let request = ConfigRequest {
-            identity: &self.identity,
-            parameters: &self.request.parameters,
-            include_defaults: self.request.streams.as_ref().is_none_or(|streams| streams.include_defaults),
+            identity: &identity,
+            parameters: &parameters,
+            include_defaults,
             subscriptions: &subscriptions,
         };
         let resolved = config.resolve_within(&request, self.inner.limits.buckets_per_stream)?;

@@ -1,8 +1,9 @@
 //! The service: what a transport needs to serve clients.
 
+use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
@@ -15,7 +16,7 @@ use crate::bucket_store::BucketStore;
 use crate::checkpoint::DeployedConfig;
 use crate::clock::{Clock, SystemClock};
 use crate::config::SyncConfig;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::identity::{Authenticator, Identity};
 use crate::protocol::{Framing, SyncRequest};
 use crate::write_checkpoint::{ClientKey, WriteCheckpoint, WriteCheckpointRequest};
@@ -31,6 +32,8 @@ pub struct SyncService(Arc<Inner>);
 pub struct ServiceLimits {
     /// Open streams; one more is refused with `PSYNC_S2304` (429). Default 20 000.
     pub streams: usize,
+    /// Open streams of one user (`sub`); one more is refused in the same way. Default 1000.
+    pub streams_per_user: usize,
     /// Buckets of one stream; more end it with `PSYNC_S2305`. Default 10 000.
     pub buckets_per_stream: usize,
     /// Explicit subscriptions of one stream; a request with more is refused with `PSYNC_S2305` (400). Default 1000.
@@ -43,6 +46,7 @@ impl Default for ServiceLimits {
     fn default() -> Self {
         Self {
             streams: 20_000,
+            streams_per_user: 1_000,
             buckets_per_stream: 10_000,
             subscriptions_per_stream: 1_000,
             session: SessionLimits::default(),
@@ -55,7 +59,7 @@ impl Default for ServiceLimits {
 pub struct Readiness {
     /// The service exists.
     pub started: bool,
-    /// It is not closing.
+    /// It is not closing, and its store works as far as it knows.
     pub ready: bool,
     /// Open streams.
     pub streams: usize,
@@ -69,8 +73,10 @@ pub(super) struct Inner {
     pub(super) limits: ServiceLimits,
     authenticator: Arc<dyn Authenticator>,
     compiled: Mutex<Option<(Arc<DeployedConfig>, SyncConfig)>>,
-    streams: Arc<AtomicUsize>,
+    streams: Arc<OpenStreams>,
     closing: AtomicBool,
+    /// The store answered last with an error that does not pass.
+    store_failed: AtomicBool,
 }
 
 impl SyncService {
@@ -106,6 +112,7 @@ impl SyncService {
             compiled: Mutex::default(),
             streams: Arc::default(),
             closing: AtomicBool::new(false),
+            store_failed: AtomicBool::new(false),
         }))
     }
 
@@ -137,7 +144,7 @@ impl SyncService {
             return Err(Error::unavailable("the service is shutting down").with_code("PSYNC_S2003"));
         }
         check_client_id(request.client_id.as_deref())?;
-        let permit = StreamPermit::take(&inner.streams, inner.limits.streams)?;
+        let permit = StreamPermit::take(&inner.streams, &inner.limits, identity.user_id())?;
         let driver = StreamDriver::new(Arc::clone(inner), identity, request, framing, permit)?;
         Ok(stream::unfold(driver, |mut driver| async move {
             let item = driver.next().await?;
@@ -167,8 +174,8 @@ impl SyncService {
     pub fn readiness(&self) -> Readiness {
         Readiness {
             started: true,
-            ready: !self.0.closing.load(Ordering::Acquire),
-            streams: self.0.streams.load(Ordering::Relaxed),
+            ready: !self.0.closing.load(Ordering::Acquire) && !self.0.store_failed.load(Ordering::Relaxed),
+            streams: self.0.streams.state().count,
         }
     }
 
@@ -181,6 +188,15 @@ impl SyncService {
 }
 
 impl Inner {
+    /// Notes how the store answered: one that is closed, or has lost a thread, serves nobody any more.
+    pub(super) fn note<T>(&self, answer: &Result<T>) {
+        let failed =
+            answer.as_ref().is_err_and(|error| matches!(error.kind(), ErrorKind::Internal | ErrorKind::Closed));
+        if self.store_failed.swap(failed, Ordering::Relaxed) != failed {
+            tracing::warn!(failed, "the bucket store changed between working and failing");
+        }
+    }
+
     /// The compiled form of a deployed config, made once.
     pub(super) fn compiled(&self, deployed: &Arc<DeployedConfig>) -> Result<SyncConfig> {
         let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
@@ -210,23 +226,56 @@ fn check_client_id(client_id: Option<&str>) -> Result<()> {
     }
 }
 
+/// Streams that are open, in all and by user.
+#[derive(Debug, Default)]
+struct OpenStreams(Mutex<OpenCounts>);
+
+#[derive(Debug, Default)]
+struct OpenCounts {
+    count: usize,
+    by_user: HashMap<String, usize>,
+}
+
+impl OpenStreams {
+    fn state(&self) -> MutexGuard<'_, OpenCounts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// The right to one open stream; dropping it gives it back.
 #[derive(Debug)]
-pub(super) struct StreamPermit(Arc<AtomicUsize>);
+pub(super) struct StreamPermit {
+    open: Arc<OpenStreams>,
+    user: String,
+}
 
 impl StreamPermit {
-    fn take(open: &Arc<AtomicUsize>, limit: usize) -> Result<Self> {
-        let take = |count: usize| (count < limit).then_some(count + 1);
-        match open.fetch_update(Ordering::AcqRel, Ordering::Acquire, take) {
-            Ok(_) => Ok(Self(Arc::clone(open))),
-            Err(_) => Err(Error::unavailable(format!("there are {limit} streams already")).with_code("PSYNC_S2304")),
+    fn take(open: &Arc<OpenStreams>, limits: &ServiceLimits, user: String) -> Result<Self> {
+        let too_many = |message: String| Err(Error::unavailable(message).with_code("PSYNC_S2304"));
+        let mut state = open.state();
+        if state.count >= limits.streams {
+            return too_many(format!("there are {} streams already", state.count));
         }
+        let of_user = state.by_user.get(&user).copied().unwrap_or(0);
+        if of_user >= limits.streams_per_user {
+            return too_many(format!("this user has {of_user} streams already"));
+        }
+        state.count += 1;
+        state.by_user.insert(user.clone(), of_user + 1);
+        Ok(Self { open: Arc::clone(open), user })
     }
 }
 
 impl Drop for StreamPermit {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
+        let mut state = self.open.state();
+        state.count -= 1;
+        if let Some(of_user) = state.by_user.get_mut(&self.user) {
+            *of_user -= 1;
+            if *of_user == 0 {
+                state.by_user.remove(&self.user);
+            }
+        }
     }
 }
 

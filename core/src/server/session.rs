@@ -273,6 +273,8 @@ impl ServerSession {
             })
             .collect();
         self.streams.clone_from(&resolved.streams);
+        // From its first line on the client has no bucket that is not named there.
+        self.positions = HashMap::new();
     }
 
     fn described(&mut self, sums: &[BucketChecksum], write_checkpoint: Option<WriteCheckpoint>) -> Result<()> {

@@ -21,8 +21,9 @@ use crate::operation::OpId;
 const SHARED_BUCKETS: usize = 4;
 /// Sums that are kept.
 const SUMS: usize = 4_096;
-/// Reads that are kept; each holds at most what a stream reads at once.
+/// Reads that are kept, and the bytes of their operations: a single row may be of many megabytes.
 const READS: usize = 128;
+const READ_BYTES: usize = 64 << 20;
 
 type Pending<T> = Shared<BoxFuture<'static, Result<T>>>;
 
@@ -35,7 +36,7 @@ pub(super) struct SharedReads {
 
 impl SharedReads {
     pub(super) fn new(store: Arc<dyn BucketStore>) -> Self {
-        Self { store, sums: Recent::new(SUMS), reads: Recent::new(READS) }
+        Self { store, sums: Recent::new(SUMS, usize::MAX, |_| 0), reads: Recent::new(READS, READ_BYTES, size) }
     }
 
     /// As [`BucketStore::checksums`].
@@ -76,6 +77,10 @@ impl SharedReads {
     }
 }
 
+fn size(answer: &OperationChunk) -> usize {
+    answer.chunks.iter().map(|chunk| chunk.bytes().len()).sum()
+}
+
 fn one<T>(answers: Vec<T>) -> Result<T> {
     let mut answers = answers.into_iter();
     match (answers.next(), answers.next()) {
@@ -87,45 +92,64 @@ fn one<T>(answers: Vec<T>) -> Result<T> {
 /// The most recent answers by their question, oldest forgotten first.
 struct Recent<K, T> {
     capacity: usize,
+    max_bytes: usize,
+    size: fn(&T) -> usize,
     entries: Mutex<Entries<K, T>>,
 }
 
 struct Entries<K, T> {
-    known: HashMap<K, Pending<T>>,
+    known: HashMap<K, Kept<T>>,
     order: VecDeque<K>,
+    bytes: usize,
+}
+
+struct Kept<T> {
+    answer: Pending<T>,
+    /// Zero until it is there.
+    bytes: usize,
+}
+
+impl<K: Hash + Eq, T> Entries<K, T> {
+    fn forget_oldest(&mut self) -> bool {
+        let Some(kept) = self.order.pop_front().and_then(|key| self.known.remove(&key)) else { return false };
+        self.bytes -= kept.bytes;
+        true
+    }
 }
 
 impl<K: Hash + Eq + Clone, T: Clone> Recent<K, T> {
-    fn new(capacity: usize) -> Self {
-        let entries = Entries { known: HashMap::new(), order: VecDeque::new() };
-        Self { capacity, entries: Mutex::new(entries) }
+    fn new(capacity: usize, max_bytes: usize, size: fn(&T) -> usize) -> Self {
+        let entries = Entries { known: HashMap::new(), order: VecDeque::new(), bytes: 0 };
+        Self { capacity, max_bytes, size, entries: Mutex::new(entries) }
     }
 
     /// The answer, asked for once. An error is told to all who wait, and not kept.
     async fn get(&self, key: K, ask: impl FnOnce() -> BoxFuture<'static, Result<T>>) -> Result<T> {
         let pending = {
             let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-            let Entries { known, order } = &mut *entries;
-            match known.get(&key) {
-                Some(pending) => pending.clone(),
+            match entries.known.get(&key) {
+                Some(kept) => kept.answer.clone(),
                 None => {
-                    let pending = ask().shared();
-                    known.insert(key.clone(), pending.clone());
-                    order.push_back(key.clone());
-                    while order.len() > self.capacity {
-                        if let Some(oldest) = order.pop_front() {
-                            known.remove(&oldest);
-                        }
-                    }
-                    pending
+                    let answer = ask().shared();
+                    entries.known.insert(key.clone(), Kept { answer: answer.clone(), bytes: 0 });
+                    entries.order.push_back(key.clone());
+                    while entries.order.len() > self.capacity && entries.forget_oldest() {}
+                    answer
                 }
             }
         };
         let answer = pending.clone().await;
-        if answer.is_err() {
-            let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-            let Entries { known, order } = &mut *entries;
-            if known.get(&key).is_some_and(|kept| kept.ptr_eq(&pending)) {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let Entries { known, order, bytes } = &mut *entries;
+        let Some(kept) = known.get_mut(&key).filter(|kept| kept.answer.ptr_eq(&pending)) else { return answer };
+        match &answer {
+            Ok(found) if kept.bytes == 0 => {
+                kept.bytes = (self.size)(found);
+                *bytes += kept.bytes;
+                while entries.bytes > self.max_bytes && entries.forget_oldest() {}
+            }
+            Ok(_) => {}
+            Err(_) => {
                 known.remove(&key);
                 order.retain(|kept| *kept != key);
             }
@@ -150,7 +174,7 @@ mod tests {
 
     #[test]
     fn a_question_is_asked_once_and_an_error_again() {
-        let recent: Recent<u32, u32> = Recent::new(2);
+        let recent: Recent<u32, u32> = Recent::new(2, usize::MAX, |_| 0);
         let asked = AtomicU32::new(0);
         let ask = |answer: Result<u32>| {
             asked.fetch_add(1, Ordering::Relaxed);
@@ -163,5 +187,23 @@ mod tests {
         assert_eq!(block_on(recent.get(2, || ask(Ok(9)))).ok(), Some(9));
         assert_eq!(block_on(recent.get(3, || ask(Ok(10)))).ok(), Some(10));
         assert_eq!(block_on(recent.get(1, || ask(Ok(11)))).ok(), Some(11), "the oldest is forgotten");
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_in_bytes() {
+        let recent: Recent<u32, usize> = Recent::new(100, 1_000, |bytes| *bytes);
+        let asked = AtomicU32::new(0);
+        let get = |key: u32, bytes: usize| {
+            let ask = || {
+                asked.fetch_add(1, Ordering::Relaxed);
+                async move { Ok(bytes) }.boxed()
+            };
+            assert_eq!(block_on(recent.get(key, ask)).ok(), Some(bytes));
+            asked.load(Ordering::Relaxed)
+        };
+        assert_eq!((get(1, 400), get(2, 600), get(1, 400)), (1, 2, 2));
+        assert_eq!(get(3, 1), 3);
+        assert_eq!((get(2, 600), get(1, 400)), (3, 4), "the oldest made room");
+        assert_eq!((get(4, 5_000), get(4, 5_000)), (5, 6), "what is too large is not kept at all");
     }
 }

@@ -4,5 +4,6 @@
 mod bench;
 mod clock;
 mod downloads;
+mod limits;
 mod slow_store;
 mod slow_stores;

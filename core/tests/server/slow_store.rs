@@ -20,6 +20,7 @@ struct State {
     held_reads: Option<oneshot::Receiver<()>>,
     held_sums: Option<oneshot::Receiver<()>>,
     gone: Option<OpId>,
+    broken: bool,
     write_checkpoints: usize,
 }
 
@@ -41,6 +42,11 @@ impl Troubles {
     /// Sums below this one are gone.
     pub(crate) fn forget_below(&self, op_id: OpId) {
         self.0.lock().unwrap().gone = Some(op_id);
+    }
+
+    /// As if a thread of the store had panicked.
+    pub(crate) fn break_down(&self, broken: bool) {
+        self.0.lock().unwrap().broken = broken;
     }
 
     /// How often write checkpoints were looked up.
@@ -82,6 +88,9 @@ impl BucketStore for SlowStore {
         let held = self.troubles.0.lock().unwrap().held_sums.take();
         if let Some(held) = held {
             let _ = held.await;
+        }
+        if self.troubles.0.lock().unwrap().broken {
+            return Err(Error::internal("a thread of the store panicked"));
         }
         if self.troubles.0.lock().unwrap().gone.is_some_and(|gone| at < gone) {
             return Err(Error::unavailable("that state is gone"));
