@@ -1,4 +1,5 @@
-//! Connections as sync streams need them: small lines leave at once, and a peer that takes nothing is cut.
+//! Connections as sync streams need them: small lines leave at once, and a peer that takes nothing, or asks for nothing,
+//! is cut.
 
 use std::fmt;
 use std::future::Future;
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 /// A TCP listener for `axum::serve`, which should stand in place of a plain one wherever clients are not trusted.
 ///
@@ -31,6 +32,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 pub struct Listener {
     inner: TcpListener,
     patience: Duration,
+    idle: Duration,
 }
 
 impl Listener {
@@ -44,7 +46,16 @@ impl Listener {
 
     /// Takes connections from a listener that is open already.
     pub fn new(inner: TcpListener) -> Self {
-        Self { inner, patience: Duration::from_secs(75) }
+        Self { inner, patience: Duration::from_secs(75), idle: Duration::from_secs(300) }
+    }
+
+    /// How long a connection may stay open while nothing is sent to the peer: the time for a request, head and body, and
+    /// for its answer, and the time between two requests. An open sync stream sends a sign of life every 20 s. Default:
+    /// 5 min.
+    #[must_use]
+    pub fn idle(mut self, idle: Duration) -> Self {
+        self.idle = idle;
+        self
     }
 
     /// How long a peer may take nothing while there is something to send. Default: 75 s.
@@ -65,7 +76,9 @@ impl axum::serve::Listener for Listener {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "Nagle's algorithm stays on for a connection");
         }
-        (Connection { stream, patience: self.patience, blocked: None }, address)
+        let (patience, idle, sent) = (self.patience, self.idle, Instant::now());
+        let silence = Box::pin(sleep(idle));
+        (Connection { stream, patience, blocked: None, idle, sent, silence }, address)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -79,6 +92,11 @@ pub struct Connection {
     patience: Duration,
     /// Runs while the peer takes nothing.
     blocked: Option<Pin<Box<Sleep>>>,
+    idle: Duration,
+    /// When something was sent last.
+    sent: Instant,
+    /// Goes off when nothing was sent for too long, or earlier.
+    silence: Pin<Box<Sleep>>,
 }
 
 impl Connection {
@@ -86,6 +104,7 @@ impl Connection {
     fn watch<T>(&mut self, context: &mut Context<'_>, attempt: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if attempt.is_ready() {
             self.blocked = None;
+            self.sent = Instant::now();
             return attempt;
         }
         let deadline = Instant::now() + self.patience;
@@ -101,7 +120,17 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        if let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(context, buffer) {
+            return Poll::Ready(read);
+        }
+        while self.silence.as_mut().poll(context).is_ready() {
+            let (now, due) = (Instant::now(), self.sent.checked_add(self.idle));
+            match due {
+                Some(due) if due > now => self.silence.as_mut().reset(due),
+                _ => return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the connection is idle"))),
+            }
+        }
+        Poll::Pending
     }
 }
 

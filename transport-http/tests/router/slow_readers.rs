@@ -1,10 +1,11 @@
 //! Clients that do not read, or do not send.
 
+use std::future::IntoFuture;
 use std::time::Duration;
 
 use serde_json::json;
 use syncline_core::ServiceLimits;
-use syncline_transport_http::HttpLimits;
+use syncline_transport_http::{HttpLimits, Listener, axum};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -52,6 +53,21 @@ async fn a_client_that_does_not_read_is_cut_and_holds_up_nobody() {
     let mut received = Vec::new();
     let rest = tokio::time::timeout(LIMIT, silent.read_to_end(&mut received)).await.unwrap();
     assert!(rest.is_err() || !received.ends_with(b"0\r\n\r\n"), "the stream was cut, not ended");
+}
+
+#[tokio::test]
+async fn a_connection_that_asks_for_nothing_is_closed() {
+    let listener = Listener::bind("127.0.0.1:0").await.unwrap().idle(Duration::from_millis(200));
+    let address = axum::serve::Listener::local_addr(&listener).unwrap();
+    tokio::spawn(axum::serve(listener, axum::Router::new()).into_future());
+    for head in ["", "GET / HTTP/1.1\r\nhost: x\r\n", "GET / HTTP/1.1\r\nhost: x\r\n\r\n"] {
+        let mut idle = TcpStream::connect(address).await.unwrap();
+        idle.write_all(head.as_bytes()).await.unwrap();
+        let mut received = Vec::new();
+        let closed = tokio::time::timeout(LIMIT, idle.read_to_end(&mut received)).await;
+        assert!(closed.is_ok(), "after {head:?}");
+        assert_eq!(head.ends_with("\r\n\r\n"), received.starts_with(b"HTTP/1.1 404"), "after {head:?}");
+    }
 }
 
 #[tokio::test]
