@@ -85,16 +85,18 @@ impl Waiting {
 
 impl Waiters {
     fn enter(&self, number: u64, waker: &Waker) {
-        lock(&self.0).wakers.insert(number, waker.clone());
+        // Dropped without the lock: with it a task may go, and the memberships in it.
+        let before = lock(&self.0).wakers.insert(number, waker.clone());
+        drop(before);
     }
 
     /// A member does something else now; if it was to look at the store's stream, another one is.
     fn leave(&self, number: u64) {
-        let woken = {
+        let (left, woken) = {
             let mut waiting = lock(&self.0);
-            waiting.wakers.remove(&number);
-            if waiting.owed { waiting.take_some(1) } else { Vec::new() }
+            (waiting.wakers.remove(&number), if waiting.owed { waiting.take_some(1) } else { Vec::new() })
         };
+        drop(left);
         woken.into_iter().for_each(Waker::wake);
     }
 
