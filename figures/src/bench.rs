@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use futures::StreamExt;
 use postgres_fixture::{Cluster, ClusterOptions};
 use syncline_core::memory::TokenIsUser;
-use syncline_core::{BucketStore, Replicator, SyncConfig, SyncService};
+use syncline_core::{BucketStore, Replicator, ServiceLimits, SyncConfig, SyncService};
 use syncline_source_postgres::PostgresSource;
 use syncline_storage_sqlite::SqliteBucketStore;
 use tokio::task::JoinHandle;
@@ -108,7 +108,9 @@ impl Bench {
 
     /// Serves this store to everyone on a port of its own.
     pub(crate) async fn serve(&self, store: SqliteBucketStore) -> Result<Server> {
-        let service = SyncService::new(store, TokenIsUser);
+        // All clients of a figure are one user.
+        let limits = ServiceLimits { streams_per_user: usize::MAX, ..ServiceLimits::default() };
+        let service = SyncService::with_limits(store, TokenIsUser, limits);
         let app =
             axum::Router::new().merge(syncline_transport_http::router(service.clone())).with_state(service.clone());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
