@@ -84,10 +84,10 @@ impl Session {
             Some(state) if state.selection == selected => Occasion::Again,
             _ => Occasion::First,
         };
-        let unlogged = known.as_mut().map_or(Ok(None), |state| note_unlogged(state, &catalog))?;
+        let out = known.as_mut().map_or(Ok(None), |state| note_out_of_log(state, &catalog))?;
         let checked =
             preflight::check_tables(&mut catalog, &settings.publication, &start.selection, known.as_ref(), occasion);
-        let publication = checked.map_err(|error| failed_after(unlogged, error))?;
+        let publication = checked.map_err(|error| failed_after(out, error))?;
 
         let incarnation = known.as_ref().map_or_else(|| Uuid::new_v4().as_u64_pair().0, |state| state.incarnation);
         let mut replication =
@@ -306,9 +306,9 @@ impl Session {
         let name = &self.settings.publication;
         let connection = self.sql.connection().await?;
         let mut catalog = catalog::load(connection, self.server.version, name, &self.selection).await?;
-        let unlogged = note_unlogged(&mut self.state, &catalog)?;
+        let out = note_out_of_log(&mut self.state, &catalog)?;
         let checked = preflight::check_tables(&mut catalog, name, &self.selection, Some(&self.state), Occasion::Poll);
-        let publication = checked.map_err(|error| failed_after(unlogged, error))?;
+        let publication = checked.map_err(|error| failed_after(out, error))?;
         if publication != self.state.publication {
             return Err(Stop::Lost(format!(
                 "publication {name} was dropped and made again; what changed in between is not in the log"
@@ -396,15 +396,19 @@ impl Session {
     }
 }
 
-/// What is written to a table while it is unlogged is not in the log: one that is seen so must be read again, even if it is
-/// logged again before the next look. Replication waits for that; what it must remember until then is returned.
-fn note_unlogged(state: &mut State, catalog: &Catalog) -> Result<Option<SourceEvent>, Stop> {
-    let unlogged = |known: &TableRecord| {
+/// What is written to a table while it is unlogged or out of the publication does not come: one that is seen so must be read
+/// again, even if all is well at the next look. Replication waits for that; what it must remember until then is returned.
+fn note_out_of_log(state: &mut State, catalog: &Catalog) -> Result<Option<SourceEvent>, Stop> {
+    // Without a publication nothing is in it; if it comes back, it is another one, and all is read again.
+    if catalog.publication.is_none() {
+        return Ok(None);
+    }
+    let out = |known: &TableRecord| {
         let now = catalog.tables.iter().find(|table| table.record.oid == known.oid);
-        now.is_some_and(|table| matches!(table.kind, 'r' | 'p') && !table.permanent)
+        now.is_some_and(|table| matches!(table.kind, 'r' | 'p') && !(table.permanent && table.published))
     };
     let mut seen = None;
-    for table in state.tables.iter_mut().filter(|table| unlogged(table) && table.stale != Some(Lsn(0))) {
+    for table in state.tables.iter_mut().filter(|table| out(table) && table.stale != Some(Lsn(0))) {
         table.stale = Some(Lsn(0));
         seen = Some(table.label());
     }
