@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use postgres_protocol::escape::{escape_identifier, escape_literal};
-use syncline_core::{Error, Reread, Result, RowKey, SourceTable, TableSelection};
+use syncline_core::{Error, Result, RowKey, SourceRow, SourceTable, TableSelection};
 
 use crate::catalog::DEFAULT_SCHEMA;
 use crate::error::PgError;
 use crate::layout::{Layout, split_key};
 use crate::link::Link;
+use crate::lsn::Lsn;
 use crate::snapshot::reading_failed;
 use crate::state::TableRecord;
 use crate::value::TypeRegistry;
@@ -31,14 +32,15 @@ impl Readable {
     }
 }
 
-/// Reads the rows with these keys, as they are after everything that the stream has sent.
+/// Reads the rows with these keys, as they are after everything that the stream has sent; returns an answer for each, and a
+/// position after them.
 pub(crate) async fn rows(
     link: &mut Link,
     streamed: &Streamed,
     readable: &Readable,
     table: &SourceTable,
     keys: &[RowKey],
-) -> Result<Reread> {
+) -> Result<(Vec<Option<(Arc<SourceTable>, SourceRow)>>, Lsn)> {
     // Without this the answer may be older than the very change that asks for it.
     streamed.wait(link).await?;
     let record = readable.tables.iter().find(|record| u64::from(record.oid) == table.id.0);
@@ -69,9 +71,8 @@ pub(crate) async fn rows(
             found.insert(row.key.clone(), (described.clone(), row));
         }
     }
-    let no_checkpoint_before = link.insert_lsn().await?.position();
-    let rows = keys.iter().map(|key| found.get(key).cloned()).collect();
-    Ok(Reread { rows, no_checkpoint_before })
+    let at = link.insert_lsn().await?;
+    Ok((keys.iter().map(|key| found.get(key).cloned()).collect(), at))
 }
 
 fn select(record: &TableRecord, keys: &[RowKey]) -> Result<String> {

@@ -76,6 +76,8 @@ pub(crate) struct Shared {
     pub(crate) streamed: Streamed,
     /// The tables as the stream has them, for rows that are read again.
     pub(crate) readable: Mutex<Arc<Readable>>,
+    /// Where the last row was read again: no checkpoint comes before the stream has passed it.
+    pub(crate) reread_at: watch::Sender<Lsn>,
     /// For markers; single rows have a connection of their own, since they may have to wait.
     control: tokio::sync::Mutex<Link>,
     rereading: tokio::sync::Mutex<Link>,
@@ -125,6 +127,7 @@ impl PostgresSource {
                 durable: watch::Sender::new(Lsn(0)),
                 streamed: Streamed::default(),
                 readable: Mutex::default(),
+                reread_at: watch::Sender::new(Lsn(0)),
                 control,
                 rereading,
                 terminated: Mutex::new(None),
@@ -263,7 +266,9 @@ impl Source for PostgresSource {
     async fn reread(&self, table: &SourceTable, keys: &[RowKey]) -> Result<Reread> {
         let readable = self.shared.readable.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut link = self.shared.rereading.lock().await;
-        reread::rows(&mut link, &self.shared.streamed, &readable, table, keys).await
+        let (rows, at) = reread::rows(&mut link, &self.shared.streamed, &readable, table, keys).await?;
+        self.shared.reread_at.send_modify(|known| *known = at.max(*known));
+        Ok(Reread { rows, no_checkpoint_before: at.position() })
     }
 }
 

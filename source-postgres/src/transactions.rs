@@ -20,6 +20,8 @@ use crate::walsender::{POSTGRES_EPOCH_MICROS, WalFrame, WalFrames, WalStream};
 
 /// How often a position without changes is told, at most.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+/// How long after a row was read again the stream is made to move, unless it moves by itself: many rows share one message.
+const NUDGE_DELAY: Duration = Duration::from_millis(100);
 
 /// A relation that the stream has described.
 #[derive(Debug)]
@@ -81,6 +83,8 @@ impl Session {
             told_at: Instant::now(),
             awaited: false,
         };
+        let mut rereads = self.shared.reread_at.subscribe();
+        let mut nudge_at: Option<Instant> = None;
         loop {
             let frames = match stream.try_next() {
                 Some(frames) => frames.map_err(SlotError::of_walsender)?,
@@ -91,9 +95,22 @@ impl Session {
                         self.deliver(&mut receiving).await?;
                     }
                     let tell_at = receiving.passed.map(|_| receiving.told_at + PROGRESS_INTERVAL);
-                    let timer = tell_at.map_or(self.poll_at, |at| at.min(self.poll_at));
                     let idle = receiving.transaction.is_none();
+                    if idle && nudge_at.is_some_and(|at| at <= Instant::now()) {
+                        nudge_at = None;
+                        // An idle server's stream would never pass what it has not written.
+                        if self.position < *rereads.borrow() {
+                            self.nudge().await?;
+                        }
+                    }
+                    let timer = [tell_at, nudge_at].into_iter().flatten().fold(self.poll_at, Instant::min);
                     tokio::select! {
+                        changed = rereads.changed(), if idle && nudge_at.is_none() => {
+                            if changed.is_ok() {
+                                nudge_at = Some(Instant::now() + NUDGE_DELAY);
+                            }
+                            continue;
+                        }
                         frames = stream.next() => frames.map_err(SlotError::of_walsender)?,
                         () = sleep_until(timer), if idle => continue,
                     }

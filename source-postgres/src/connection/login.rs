@@ -32,12 +32,21 @@ const PINNED: [(&str, &str); 13] = [
     ("row_security", "off"),
 ];
 
+/// The oldest server that ends long transactions. An older one would refuse to be told not to.
+const TRANSACTION_TIMEOUT: u32 = 17;
+
+/// The statement that undoes the limits that only some servers have, for one of this version.
+pub(super) fn limits(version: u32) -> Option<&'static str> {
+    (version >= TRANSACTION_TIMEOUT).then_some("SET transaction_timeout = 0")
+}
+
+/// Logs in; returns the server's major version.
 pub(super) async fn log_in(
     connection: &mut Connection,
     config: &PostgresConfig,
     session: Session,
     application_name: &str,
-) -> Result<(), PgError> {
+) -> Result<u32, PgError> {
     let mut parameters = vec![
         ("user", config.user.as_str()),
         ("database", config.database.as_str()),
@@ -53,15 +62,24 @@ pub(super) async fn log_in(
     frontend::startup_message(parameters, &mut packet)?;
     connection.send(&packet).await?;
     authenticate(connection, config).await?;
+    let mut version = 0;
     loop {
         let frame = connection.frame().await?;
         match frame.tag {
-            b'Z' => return Ok(()),
-            b'K' | b'S' | b'N' => {}
+            b'Z' => return Ok(version),
+            b'S' => version = server_version(&frame.body).unwrap_or(version),
+            b'K' | b'N' => {}
             b'E' => return Err(server_error(&frame)),
             tag => return Err(unexpected(tag, "during start-up")),
         }
     }
+}
+
+/// The major version, if this parameter tells it.
+fn server_version(parameter: &[u8]) -> Option<u32> {
+    let digits = parameter.strip_prefix(b"server_version\0")?;
+    let end = digits.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(digits.len());
+    std::str::from_utf8(&digits[..end]).ok()?.parse().ok()
 }
 
 async fn authenticate(connection: &mut Connection, config: &PostgresConfig) -> Result<(), PgError> {
@@ -144,4 +162,18 @@ pub(super) fn server_error(frame: &Frame) -> PgError {
 
 pub(super) fn unexpected(tag: u8, when: &str) -> PgError {
     PgError::Protocol(format!("a message `{}` {when}", tag.escape_ascii()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_tells_its_version() {
+        assert_eq!(server_version(b"server_version\x0017.10 (Debian 17.10-1)\0"), Some(17));
+        assert_eq!(server_version(b"server_version\x0018beta1\0"), Some(18));
+        assert_eq!(server_version(b"server_encoding\0UTF8\0"), None);
+        assert_eq!(server_version(b"server_version\0"), None);
+        assert_eq!((limits(16), limits(17).is_some()), (None, true));
+    }
 }

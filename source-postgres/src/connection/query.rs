@@ -91,8 +91,11 @@ impl Connection {
         timeout(CONNECT_LIMIT, async {
             let socket = Socket::open(config).await?;
             let mut connection = Self { socket, input: BytesMut::with_capacity(8 * 1024), idle: false };
-            login::log_in(&mut connection, config, session, application_name).await?;
+            let version = login::log_in(&mut connection, config, session, application_name).await?;
             connection.idle = true;
+            if let Some(sql) = login::limits(version) {
+                connection.query(sql, CONNECT_LIMIT).await?;
+            }
             Ok(connection)
         })
         .await

@@ -204,6 +204,20 @@ async fn three_hundred_tables() {
 }
 
 #[tokio::test]
+async fn limits_that_a_host_sets_for_statements_do_not_end_a_reading() {
+    let database = Database::new(LISTS).await;
+    let name = database.value("SELECT current_database()").await.unwrap();
+    database.execute(&format!("ALTER DATABASE {name} SET statement_timeout = '1ms'")).await;
+    // Since 17 there is one for transactions.
+    if database.value("SELECT current_setting('transaction_timeout', true)").await.is_some() {
+        database.execute(&format!("ALTER DATABASE {name} SET transaction_timeout = '1ms'")).await;
+    }
+    let mut replica = Replica::new(database.source(), tables(&["lists"]));
+    replica.run().await;
+    replica.assert_equal(&database, "lists").await;
+}
+
+#[tokio::test]
 async fn a_transaction_that_runs_while_the_slot_is_made_is_not_missed() {
     let database = Database::new("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)").await;
     let writer = database.connect().await;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use syncline_core::{MarkerToken, Source, Value};
+use syncline_core::{MarkerToken, RowKey, Source, SourceTable, TableId, Value};
 
 use crate::bench_database::{Database, tables};
 use crate::replica::Replica;
@@ -50,6 +50,19 @@ async fn a_row_that_is_not_stored_is_read_again_after_its_change() {
         replica.assert_equal(&database, "t").await;
     }
     assert!(replica.rereads >= 1000);
+}
+
+#[tokio::test]
+async fn an_idle_stream_passes_the_position_of_a_row_that_was_read_again() {
+    let database = Database::new("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)").await;
+    let mut replica = Replica::new(database.source(), tables(&["t"]));
+    replica.run().await;
+    let id = TableId(database.value("SELECT 't'::regclass::oid").await.unwrap().parse().unwrap());
+    let table = SourceTable { id, schema: "public".into(), name: "t".into(), columns: Vec::new() };
+    let answer = replica.source.reread(&table, &[RowKey { table: id, key: "1".into() }]).await.unwrap();
+    assert!(answer.rows[0].is_some());
+    let held = answer.no_checkpoint_before;
+    replica.until("the stream passes it", |replica| replica.position() >= Some(&held)).await;
 }
 
 #[tokio::test]
