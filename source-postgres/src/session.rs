@@ -71,7 +71,13 @@ impl Session {
             (None, None) => None,
             (Some(state), _) => match State::decode(state)? {
                 Some(state) => Some(state),
-                None => return Err(Stop::Lost("another version of this program wrote the stored state".into())),
+                None => {
+                    // Starting over, the store has the slot that it had.
+                    if let Some(slot) = State::slot_of(state) {
+                        shared.own_slot(&slot);
+                    }
+                    return Err(Stop::Lost("another version of this program wrote the stored state".into()));
+                }
             },
             (None, Some(_)) => return Err(Stop::Lost("the store has a position but no state of this source".into())),
         };

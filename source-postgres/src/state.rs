@@ -9,7 +9,7 @@ use crate::lsn::Lsn;
 /// Raised when the encoding changes; another version means starting over.
 const VERSION: u8 = 3;
 
-/// Everything that must survive a restart.
+/// Everything that must survive a restart. Every version begins with the same three fields.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct State {
     /// The cluster's identifier, which a copy made by dump and restore does not share.
@@ -125,6 +125,12 @@ impl State {
         }
     }
 
+    /// The slot that a state names, of whatever version.
+    pub(crate) fn slot_of(state: &SourceState) -> Option<String> {
+        let (_, bytes) = state.0.split_first()?;
+        postcard::from_bytes(bytes).ok().map(|(_, _, slot): (u64, u32, String)| slot)
+    }
+
     /// The event that has this state stored, with how far the reading is.
     pub(crate) fn progress(&self, table: String, rows: u64, estimated: Option<u64>) -> Result<SourceEvent> {
         let done = |table: &&TableRecord| table.parts.iter().all(|part| part.progress == Progress::Done);
@@ -205,7 +211,9 @@ mod tests {
         assert_eq!(State::decode(&encoded).unwrap().as_ref(), Some(&state));
         let mut other = encoded.0.to_vec();
         other[0] = 0;
-        assert_eq!(State::decode(&SourceState(other.into())).unwrap(), None);
+        let other = SourceState(other.into());
+        assert_eq!(State::decode(&other).unwrap(), None);
+        assert_eq!(State::slot_of(&other).as_deref(), Some("syncline_0"));
         assert!(State::decode(&SourceState(encoded.0.slice(..5))).is_err());
         assert!(!state.is_complete());
     }

@@ -152,6 +152,18 @@ async fn a_slot_that_was_dropped_or_moved_on_is_lost_history() {
 }
 
 #[tokio::test]
+async fn a_state_of_another_version_is_lost_history_and_the_slot_is_made_again() {
+    let database = Database::new(TABLE).await;
+    let mut replica = Replica::new(database.source(), tables(&["t"]));
+    replica.run().await;
+    replica.crash();
+    replica.age_state();
+    // Another process.
+    replica.source = database.source();
+    start_over(&mut replica, &database, "another version").await;
+}
+
+#[tokio::test]
 async fn a_slot_that_was_moved_on_while_the_tables_were_read_is_lost_history() {
     let database = Database::new(
         "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, 'v' FROM generate_series(1, 100000) i;",

@@ -116,6 +116,15 @@ impl Replica {
         self.now.rows.retain(|_, (name, _)| name != table);
     }
 
+    /// As if another version of this program had written the source's state.
+    pub(crate) fn age_state(&mut self) {
+        let state = self.durable.state.as_mut().expect("there is a state");
+        let mut bytes = state.0.to_vec();
+        bytes[0] = 0;
+        state.0 = bytes.into();
+        self.now = self.durable.clone();
+    }
+
     /// Drops everything, as after lost history.
     pub(crate) fn start_over(&mut self) {
         self.crash();
