@@ -107,12 +107,14 @@ pub struct PublishRequest {
 }
 
 /// The right of one sync engine to use a [`ClientStore`], until it is dropped.
-pub struct StoreLease(#[allow(dead_code)] Box<dyn Send + Sync>);
+pub struct StoreLease {
+    _guard: Box<dyn Send + Sync>,
+}
 
 impl StoreLease {
     /// A lease that ends when `guard` is dropped.
     pub fn new(guard: impl Send + Sync + 'static) -> Self {
-        Self(Box::new(guard))
+        Self { _guard: Box::new(guard) }
     }
 }
 
