@@ -31,7 +31,7 @@ mod visibility;
 mod walsender;
 
 #[cfg(feature = "backend")]
-pub use backend::{PostgresBackend, WritableTable, Write, WriteRule};
+pub use backend::{PostgresBackend, WritableTable, Write, WriteRule, connect};
 pub use config::PostgresConfig;
 pub use lsn::Lsn;
 pub use source::PostgresSource;

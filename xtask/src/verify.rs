@@ -96,7 +96,7 @@ impl Verify {
         self.begin(&title);
         let started = Instant::now();
         let program = workspace::programs_directory()?.join(name);
-        let output = Command::new(&program)
+        let output = on_its_own(&mut Command::new(&program))
             .current_dir(workspace::root())
             .output()
             .with_context(|| format!("cannot start {}", program.display()))?;
@@ -114,7 +114,7 @@ impl Verify {
 
     fn command(&mut self, name: &str, command: &mut Command, limit: Duration) -> Result<()> {
         self.begin(name);
-        let outcome = step::run(command, limit).with_context(|| format!("step \"{name}\""))?;
+        let outcome = step::run(on_its_own(command), limit).with_context(|| format!("step \"{name}\""))?;
         self.tests += outcome.tests;
         self.end(name, outcome.took);
         Ok(())
@@ -151,6 +151,11 @@ impl Verify {
     }
 }
 
+/// A database that is exported for other work is no business of a check, which starts a throwaway cluster.
+fn on_its_own(command: &mut Command) -> &mut Command {
+    command.env_remove("DATABASE_URL")
+}
+
 /// Fails if one of these crates is among the dependencies of a selection of features.
 fn expect_absent(selection: &[&str], crates: &[&str]) -> Result<()> {
     let tree = ["tree", "--edges", "normal", "--prefix", "none", "--format", "{p}"];
@@ -163,5 +168,17 @@ fn expect_absent(selection: &[&str], crates: &[&str]) -> Result<()> {
     match present {
         Some(name) => bail!("{name} comes along: `cargo tree --invert {name} {}` says why", selection.join(" ")),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_check_uses_a_database_that_is_exported() {
+        let mut command = Command::new("env");
+        on_its_own(command.env("DATABASE_URL", "postgres://production"));
+        assert!(command.get_envs().any(|variable| variable == ("DATABASE_URL".as_ref(), None)));
     }
 }

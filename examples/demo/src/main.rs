@@ -2,6 +2,9 @@
 //!
 //! Starts a throwaway Postgres cluster (or uses `DATABASE_URL`), a server and two clients in this process, over real
 //! sockets and files; then compares every table of every client with Postgres. The exit status tells.
+//!
+//! In a database of yours it makes tables, a publication and a slot of its own, and removes them however it ends. If
+//! something there has one of their names already, it touches nothing.
 
 mod client;
 mod compare;
@@ -11,7 +14,7 @@ mod server;
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use serde::Deserialize;
 use syncline_storage_sqlite::params;
 
@@ -39,13 +42,22 @@ async fn main() -> Result<()> {
     let mut report = Report::new();
 
     let postgres = report.step("start Postgres", Postgres::start()).await?;
-    report.step("create tables with data", postgres.create_tables(TODOS)).await?;
-    let server = report.step("start the server", Server::start(&postgres, folder.path())).await?;
-    let outcome = tour(&mut report, &postgres, &server, folder.path()).await;
-    server.stop().await;
+    let outcome = tokio::select! {
+        outcome = everything(&mut report, &postgres, folder.path()) => outcome,
+        signal = tokio::signal::ctrl_c() => signal.context("cannot wait for Ctrl-C").and(Err(anyhow!("stopped by Ctrl-C"))),
+    };
+    // However it ended: the database may be the user's own.
     let cleaned = report.step("clean up", postgres.clean_up()).await;
     report.finish();
     outcome.and(cleaned)
+}
+
+async fn everything(report: &mut Report, postgres: &Postgres, folder: &std::path::Path) -> Result<()> {
+    report.step("create tables with data", postgres.create_tables(TODOS)).await?;
+    let server = report.step("start the server", Server::start(postgres, folder)).await?;
+    let outcome = tour(report, postgres, &server, folder).await;
+    server.stop().await;
+    outcome
 }
 
 async fn tour(report: &mut Report, postgres: &Postgres, server: &Server, folder: &std::path::Path) -> Result<()> {
@@ -96,7 +108,7 @@ async fn tour(report: &mut Report, postgres: &Postgres, server: &Server, folder:
         .await?;
 
     report
-        .step("a write to somebody else's list is refused and rolled back", async {
+        .step("a row in somebody else's name is refused and rolled back", async {
             anna.write("INSERT INTO demo_todos (id, list_id, owner_id, title, done) VALUES ('forged', 'list-ben', 'ben', 'not mine', 0)").await?;
             anna.caught_up().await?;
             anna.until_count("SELECT count(*) AS n FROM demo_todos WHERE id = 'forged'", 0).await?;

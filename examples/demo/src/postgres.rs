@@ -1,28 +1,54 @@
 //! The database of the demo: a throwaway cluster, or the user's own under `DATABASE_URL`.
 
-use anyhow::{Context, Result, bail};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, Result, bail, ensure};
 use postgres_fixture::Cluster;
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::Client;
 
 use crate::DEADLINE;
 
 /// What the demo puts into a database of the user's, and removes again.
 const TABLES: &str = "
-    DROP TABLE IF EXISTS demo_todos, demo_lists, demo_notes;
+    BEGIN;
     CREATE TABLE demo_lists (id text PRIMARY KEY, owner_id text NOT NULL, name text NOT NULL);
     CREATE TABLE demo_todos (id text PRIMARY KEY, list_id text NOT NULL REFERENCES demo_lists, owner_id text NOT NULL,
                              title text NOT NULL, done int NOT NULL);
     CREATE TABLE demo_notes (id text PRIMARY KEY, title text, body text);
-    DROP PUBLICATION IF EXISTS syncline_demo;
     CREATE PUBLICATION syncline_demo FOR TABLE demo_lists, demo_todos, demo_notes;
+    COMMENT ON TABLE demo_lists IS 'made by the demo of Syncline';
+    COMMENT ON TABLE demo_todos IS 'made by the demo of Syncline';
+    COMMENT ON TABLE demo_notes IS 'made by the demo of Syncline';
+    COMMENT ON PUBLICATION syncline_demo IS 'made by the demo of Syncline';
     INSERT INTO demo_lists VALUES ('list-anna', 'anna', 'Groceries'), ('list-ben', 'ben', 'Garden');
     INSERT INTO demo_notes VALUES ('shared', 'a note for all', 'nothing yet');
+    COMMIT;
 ";
+
+/// What has a name that the demo wants, and whether the demo made it. A slot has no comment: it is the demo's if the
+/// publication is, which is removed after it.
+const FOUND: &str = "
+    WITH found (kind, name, made) AS (
+        SELECT 'table', c.relname, obj_description(c.oid, 'pg_class')
+        FROM pg_class c WHERE c.relname IN ('demo_lists', 'demo_todos', 'demo_notes')
+            AND c.relnamespace = current_schema()::regnamespace
+        UNION ALL
+        SELECT 'publication', p.pubname, obj_description(p.oid, 'pg_publication')
+        FROM pg_publication p WHERE p.pubname = 'syncline_demo'
+        UNION ALL
+        SELECT 'replication slot', s.slot_name,
+               (SELECT obj_description(p.oid, 'pg_publication') FROM pg_publication p WHERE p.pubname = 'syncline_demo'
+                AND s.database = current_database())
+        FROM pg_replication_slots s WHERE s.slot_name = 'syncline_demo'
+    )
+    SELECT kind || ' `' || name || '`', coalesce(made = 'made by the demo of Syncline', false) FROM found";
 
 /// A database and a connection to it.
 pub(crate) struct Postgres {
     pub(crate) url: String,
     client: Client,
+    /// From here on, what has the demo's names is the demo's.
+    made: AtomicBool,
     /// Stops the cluster when dropped; `None` for the user's own database.
     _cluster: Option<Cluster>,
 }
@@ -37,13 +63,24 @@ impl Postgres {
                 (Some(cluster), url)
             }
         };
-        let (client, connection) = tokio_postgres::connect(&url, NoTls).await.context("cannot connect to Postgres")?;
-        tokio::spawn(connection);
-        Ok(Self { url, client, _cluster: cluster })
+        let client = syncline_source_postgres::connect(&url).await.context("cannot connect to Postgres")?;
+        Ok(Self { url, client, made: AtomicBool::new(false), _cluster: cluster })
     }
 
     pub(crate) async fn create_tables(&self, todos: i64) -> Result<()> {
-        self.drop_slot().await?;
+        let found = self.client.query(FOUND, &[]).await?;
+        for row in &found {
+            let (what, ours): (&str, bool) = (row.try_get(0)?, row.try_get(1)?);
+            ensure!(
+                ours,
+                "the database has a {what} that this demo did not make; it touches nothing: use another database"
+            );
+        }
+        self.made.store(true, Ordering::Relaxed);
+        if !found.is_empty() {
+            // A demo that was killed has left it behind.
+            self.clean_up().await?;
+        }
         self.client.batch_execute(TABLES).await?;
         let rows = "INSERT INTO demo_todos SELECT u || '-' || n, 'list-' || u, u, 'todo number ' || n, (n % 3 = 0)::int
                     FROM unnest(ARRAY['anna', 'ben']) u, generate_series(1, $1::bigint) n";
@@ -85,13 +122,16 @@ impl Postgres {
         }
     }
 
+    /// Removes what the demo made, if it came so far.
     pub(crate) async fn clean_up(&self) -> Result<()> {
-        self.client
-            .batch_execute(
-                "DROP PUBLICATION IF EXISTS syncline_demo; DROP TABLE IF EXISTS demo_todos, demo_lists, demo_notes;",
-            )
-            .await?;
-        self.drop_slot().await
+        if !self.made.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        // A transaction that was given up half way.
+        self.client.batch_execute("ROLLBACK").await?;
+        self.drop_slot().await?;
+        let drop = "DROP PUBLICATION IF EXISTS syncline_demo; DROP TABLE IF EXISTS demo_todos, demo_lists, demo_notes;";
+        Ok(self.client.batch_execute(drop).await?)
     }
 
     /// The walsender may need a moment to let go of the slot.

@@ -95,6 +95,12 @@ impl Server {
 
     pub(crate) async fn stop(&self) {
         self.service.close().await;
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Replication lets go of its slot.
         self.tasks.iter().for_each(JoinHandle::abort);
     }
 }

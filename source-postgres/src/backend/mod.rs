@@ -11,6 +11,7 @@ mod table_name;
 mod writable_table;
 mod write_rule;
 
+pub use pool::connect;
 pub use postgres_backend::PostgresBackend;
 pub use writable_table::WritableTable;
 pub use write_rule::{Write, WriteRule};

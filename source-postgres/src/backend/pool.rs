@@ -81,26 +81,7 @@ impl Pool {
     }
 
     async fn connect(&self) -> Result<Connection> {
-        let connecting = async {
-            // TLS is agreed on below tokio-postgres, as the source of changes does.
-            let socket = Socket::open(&self.config).await?;
-            let mut login = Config::new();
-            login.user(&self.config.user).dbname(self.config.database()).application_name("syncline-backend");
-            login.ssl_mode(SslMode::Disable);
-            if let Some(password) = &self.config.password {
-                login.password(password);
-            }
-            let (client, connection) = login.connect_raw(socket, NoTls).await.map_err(database_error)?;
-            tokio::spawn(async move {
-                if let Err(error) = connection.await {
-                    tracing::debug!(%error, "a connection to the database ended");
-                }
-            });
-            Ok::<_, Error>(client)
-        };
-        let client = timeout(CONNECT_LIMIT, connecting)
-            .await
-            .map_err(|_| Error::unavailable("the database does not accept a connection"))??;
+        let client = log_in(&self.config, "syncline-backend").await?;
         Ok(Connection {
             client: Arc::new(client),
             statements: HashMap::new(),
@@ -108,6 +89,39 @@ impl Pool {
             permit: None,
         })
     }
+}
+
+/// Connects as [`PostgresBackend`](crate::PostgresBackend) and [`PostgresSource`](crate::PostgresSource) do, by the same
+/// URL (see [`PostgresConfig`]) and with its `sslmode`: for statements of the application's own beside them. The connection
+/// is kept by a task of its own until the client is dropped.
+///
+/// # Errors
+/// `Invalid` if the URL is none, `Unavailable` if the database cannot be reached within 10 s or does not let in.
+pub async fn connect(url: &str) -> Result<Client> {
+    log_in(&url.parse()?, "syncline").await
+}
+
+async fn log_in(config: &PostgresConfig, application: &str) -> Result<Client> {
+    let connecting = async {
+        // TLS is agreed on below tokio-postgres, as the source of changes does.
+        let socket = Socket::open(config).await?;
+        let mut login = Config::new();
+        login.user(&config.user).dbname(config.database()).application_name(application);
+        login.ssl_mode(SslMode::Disable);
+        if let Some(password) = &config.password {
+            login.password(password);
+        }
+        let (client, connection) = login.connect_raw(socket, NoTls).await.map_err(database_error)?;
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection to the database ended");
+            }
+        });
+        Ok::<_, Error>(client)
+    };
+    timeout(CONNECT_LIMIT, connecting)
+        .await
+        .map_err(|_| Error::unavailable("the database does not accept a connection"))?
 }
 
 impl fmt::Debug for Pool {
