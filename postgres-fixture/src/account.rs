@@ -56,6 +56,31 @@ impl Account {
         command
     }
 
+    /// Makes sure that this account can execute a program: one below a folder that is closed to others, such as `/root`,
+    /// is not within its reach.
+    ///
+    /// # Errors
+    /// If it cannot; the message says what is closed and what to do.
+    pub(crate) fn check_reach(self, program: &Path) -> Result<()> {
+        let Self::Other { uid, .. } = self else { return Ok(()) };
+        let program = program.canonicalize().with_context(|| format!("there is no {}", program.display()))?;
+        let started = self.command(&program).arg("--version").current_dir("/").output();
+        if started.as_ref().is_ok_and(|output| output.status.success()) {
+            return Ok(());
+        }
+        let is_closed = |folder: &&Path| fs::metadata(folder).is_ok_and(|folder| folder.mode() & 0o001 == 0);
+        let closed = program.ancestors().filter(is_closed).last();
+        match closed {
+            Some(closed) => bail!(
+                "Postgres does not run as root, and user {uid}, who would run it, cannot reach {}, because {} is closed to \
+                 others: put the workspace elsewhere, or install Postgres for the whole system, or set PG_BIN",
+                program.display(),
+                closed.display()
+            ),
+            None => bail!("user {uid} cannot run {}: {started:?}", program.display()),
+        }
+    }
+
     /// Hands a file or a directory with all it contains to this account.
     pub(crate) fn give(self, path: &Path) -> Result<()> {
         let Self::Other { uid, gid } = self else { return Ok(()) };
@@ -70,5 +95,35 @@ impl Account {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_server_in_a_folder_that_is_closed_to_others_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let account = Account::for_owner_of(directory.path()).unwrap();
+        let program = directory.path().join("open").join("postgres");
+        fs::create_dir(directory.path().join("open")).unwrap();
+        fs::write(&program, "#!/bin/sh\necho fine\n").unwrap();
+        for path in [program.as_path(), program.parent().unwrap()] {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o700)).unwrap();
+        let reach = account.check_reach(&program);
+        if account == Account::Own {
+            return reach.unwrap();
+        }
+        let error = reach.unwrap_err().to_string();
+        let closed = directory.path().canonicalize().unwrap();
+        assert!(error.contains(&format!("because {} is closed", closed.display())), "{error}");
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o711)).unwrap();
+        account.check_reach(&program).unwrap();
     }
 }

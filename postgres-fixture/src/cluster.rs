@@ -62,6 +62,7 @@ impl Cluster {
         // The path of a Unix socket may have about 100 bytes, so it stays short.
         let root = tempfile::Builder::new().prefix("pg-").tempdir().context("cannot create a temporary directory")?;
         let account = Account::for_owner_of(root.path())?;
+        account.check_reach(&binaries.program("postgres"))?;
         account.give(root.path())?;
         let watchdog = Watchdog::start(root.path())?;
         let data = root.path().join("data");

