@@ -2,12 +2,11 @@
 
 use anyhow::Result;
 use futures::TryStreamExt;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use syncline_core::memory::{MemoryBucketStore, MemorySource, MemoryTransport, TokenIsUser};
 use syncline_core::{
-    BoxError, Connector, Credentials, LocalTransaction, Replicator, SyncClient, SyncConfig, SyncService, Uploaded,
-    async_trait,
+    BoxError, Connector, Credentials, LocalTransaction, LocalWrite, Replicator, SyncClient, SyncConfig, SyncService,
+    Uploaded, WriteKind, async_trait,
 };
 use syncline_storage_sqlite::{Database, Schema, Table};
 
@@ -18,11 +17,6 @@ streams:
     auto_subscribe: true
     query: SELECT * FROM lists WHERE owner_id = auth.user_id()
 ";
-
-#[derive(Debug, Deserialize)]
-struct List {
-    name: String,
-}
 
 /// The application's backend: here it writes straight to the source.
 #[derive(Debug)]
@@ -35,10 +29,17 @@ impl Connector for Backend {
     }
 
     async fn upload(&self, writes: &LocalTransaction, _: &Credentials) -> Result<Uploaded, BoxError> {
-        for write in &writes.crud {
-            let mut row = write.data.clone().unwrap_or_default();
-            row.insert("id".into(), Value::from(write.id.clone()));
-            self.0.put(&write.table, Value::Object(row))?;
+        for LocalWrite { op, table, id, data, .. } in &writes.crud {
+            let before = self.0.rows(table).into_iter().find(|row| row["id"] == *id);
+            match (op, before) {
+                (WriteKind::Delete, _) => self.0.delete(table, id)?,
+                (WriteKind::Patch, None) => {} // the row is gone
+                (_, before) => {
+                    let mut row = before.unwrap_or_else(|| json!({ "id": id }));
+                    data.iter().flatten().for_each(|(column, value)| row[column] = value.clone());
+                    self.0.put(table, row)?;
+                }
+            }
         }
         Ok(Uploaded::Applied)
     }
@@ -62,9 +63,9 @@ async fn main() -> Result<()> {
     tokio::spawn(sync.run());
     db.write(|tx| Ok(tx.execute("INSERT INTO lists (id, name, owner_id) VALUES ('l3', 'Books', 'anna')", [])?)).await?;
 
-    let mut lists = db.query::<List>("SELECT name FROM lists ORDER BY name").watch();
+    let mut lists = db.query::<String>("SELECT name FROM lists ORDER BY name").watch();
     while let Some(now) = lists.try_next().await? {
-        println!("anna sees {:?}", now.iter().map(|list| &list.name).collect::<Vec<_>>());
+        println!("anna sees {now:?}");
         if now.len() == 2 {
             break;
         }
