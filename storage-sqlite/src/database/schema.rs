@@ -57,7 +57,9 @@ impl Schema {
 /// A table: a text primary key `id`, which is always there, and columns.
 ///
 /// Synced rows carry no constraints, because what the server sends must always fit; [`Table::required`] binds local
-/// writes alone.
+/// writes alone. An application may put triggers and indexes of its own on the table, but what refuses a synced row gives
+/// way: the row is shown without its triggers, and a unique index, or another that it cannot be shown with, is dropped.
+/// The log names them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Table {
     name: String,
@@ -173,7 +175,8 @@ impl Table {
         self
     }
 
-    /// Keeps the table on this device: neither uploaded nor synced.
+    /// Keeps the table on this device: neither uploaded nor synced. If a later schema makes it a synced one, its rows are
+    /// set aside in a table `<name>_local`, from which the application may insert them.
     #[must_use]
     pub fn local_only(mut self) -> Self {
         self.local_only = true;
