@@ -140,13 +140,13 @@ pub enum PublishOutcome {
 /// # Contract
 /// - `stage` is invisible to the application; only `publish` shows, and all at once (C1).
 /// - `publish` verifies sums, tests the upload queue and shows, in one transaction; it recomputes every row that the
-///   checkpoint changed and every row with an entry that it covers. A local write waits at most 50 ms for it, a read
-///   never (C4).
+///   checkpoint changed and every row with an entry that it covers. What it prepares before that is invisible. A local
+///   write waits at most 50 ms for any of it, a read never (C4).
 /// - A local write and its queue entry commit together (C2), and an entry stays until a publish covers it.
 /// - Nothing that sync does is captured into the queue (C7).
 ///
 /// # Cancel safety
-/// Dropping the future of any method leaves either all or nothing of its effect.
+/// Dropping the future of any method leaves either all or nothing of its effect; that of `stage` may leave a beginning.
 #[async_trait]
 pub trait ClientStore: Send + Sync + fmt::Debug {
     /// Takes the store for a sync engine, until what is returned is dropped. Two engines, be they in one process or in two,
@@ -171,7 +171,9 @@ pub trait ClientStore: Send + Sync + fmt::Debug {
     /// A checkpoint line came: downloads of buckets that it does not name are dropped (their rows leave with the publish).
     async fn begin_checkpoint(&self, target: &Arc<TargetCheckpoint>) -> Result<()>;
 
-    /// Stores operations as received, in order, durably and in one transaction.
+    /// Stores operations as received, in order and durably. It may take several transactions, so that no local write waits
+    /// for long: after each of them every bucket stands at a position from which its download can go on, so that after a
+    /// crash or an error the next request asks for exactly what is missing.
     async fn stage(&self, lines: &[DataLine]) -> Result<()>;
 
     /// Verifies and shows a checkpoint, or says why not.

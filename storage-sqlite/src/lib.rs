@@ -6,6 +6,10 @@ mod bucket_store;
 mod database;
 mod failpoint;
 
+// The tests inside share a module with those outside, which name the crate.
+#[cfg(all(test, feature = "database"))]
+extern crate self as syncline_storage_sqlite;
+
 #[cfg(feature = "bucket-store")]
 pub use bucket_store::SqliteBucketStore;
 #[cfg(feature = "database")]

@@ -89,6 +89,11 @@ pub(crate) fn signed(op: OpId) -> i64 {
     i64::try_from(op.0).unwrap_or(i64::MAX)
 }
 
+/// Whether there are retired buckets.
+pub(crate) fn has_retired(conn: &Connection) -> Result<bool> {
+    Ok(conn.prepare_cached("SELECT 1 FROM syncline_buckets WHERE name IS NULL")?.exists([])?)
+}
+
 /// Removes up to `limit` operations of retired buckets that nothing shows any more, and retired buckets that are empty.
 /// `false` when there is nothing left to remove.
 pub(crate) fn purge(conn: &Connection, limit: usize) -> Result<bool> {

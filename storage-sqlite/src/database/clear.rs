@@ -7,8 +7,8 @@ use super::handle::Database;
 use super::layout::State;
 use super::schema::Schema;
 use super::table_sql::identifier;
-use super::upload_queue;
 use super::writer::ask;
+use super::{publish, upload_queue};
 
 /// What [`Database::clear`] may destroy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -55,7 +55,14 @@ impl Database {
     /// # Cancel safety
     /// All or nothing.
     pub async fn clear(&self, clear: Clear) -> Result<Cleared> {
-        ask(self.writer(), move |writer| Ok(writer.transaction(|conn, schema| run(conn, schema, clear)))).await
+        ask(self.writer(), move |writer| {
+            let cleared = writer.transaction(|conn, schema| run(conn, schema, clear));
+            if cleared.is_ok() && writer.preparation.take().is_some() {
+                publish::submit_purge(writer);
+            }
+            Ok(cleared)
+        })
+        .await
     }
 }
 
@@ -75,6 +82,7 @@ fn run(conn: &Connection, schema: &Schema, clear: Clear) -> Result<Cleared> {
     conn.execute("DELETE FROM syncline_publishing WHERE true", [])?;
     for table in [
         "syncline_log",
+        "syncline_superseded",
         "syncline_buckets",
         "syncline_queue",
         "syncline_transactions",
@@ -86,7 +94,7 @@ fn run(conn: &Connection, schema: &Schema, clear: Clear) -> Result<Cleared> {
     }
     conn.execute(
         "UPDATE syncline_state SET published_seq = next_seq - 1, published_op = NULL, write_checkpoint = NULL, \
-         last_synced_at = NULL, sent_upto = ?1",
+         last_synced_at = NULL, sent_upto = ?1, superseded = 0",
         [sent],
     )?;
     Ok(Cleared { discarded_transactions: unsent })

@@ -14,10 +14,11 @@ use syncline_core::{
 use super::changes::{Listener, QUEUE};
 use super::error::{Error, Result};
 use super::handle::Database;
+use super::publish::Publishing;
 use super::row_writer::remove_obstacles;
 use super::stage::{self, Staging};
 use super::writer::{ask, ask_in_steps};
-use super::{lease, publish, subscriptions, upload_queue};
+use super::{lease, subscriptions, upload_queue};
 
 impl Database {
     /// A short transaction of sync, in line with the application's own.
@@ -86,8 +87,8 @@ impl ClientStore for Database {
 
     async fn publish(&self, request: &PublishRequest) -> syncline_core::Result<PublishOutcome> {
         loop {
-            let asked = request.clone();
-            let published = ask_in_steps(self.writer(), move |writer| publish::publish(writer, &asked).map(Some)).await;
+            let mut publishing = Publishing::new(request.clone());
+            let published = ask_in_steps(self.writer(), move |writer| publishing.step(writer)).await;
             let Err(Error::Obstructed { table, cause }) = published else { return Ok(published?) };
             // C8. Each round removes something, so there are few.
             let (name, reason) = (table.clone(), cause.to_string());

@@ -12,6 +12,11 @@ use super::opening::Durability;
 
 /// How long a statement waits for another process that writes.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Memory of the writer for pages, in KiB, negative as SQLite wants it.
+pub(crate) const WRITER_CACHE: i64 = -32_000;
+/// Pages of the log after which a commit moves them into the file. A page that was written again is moved once: the more,
+/// the less is written in all, and the longer that commit takes.
+const CHECKPOINT_PAGES: i64 = 2_000;
 /// Statements that a connection keeps prepared.
 const CACHED_STATEMENTS: usize = 256;
 
@@ -33,8 +38,9 @@ pub(crate) fn open_writer(path: &Path, durability: Durability) -> Result<Connect
         Durability::Off => "OFF",
     };
     conn.pragma_update(None, "synchronous", synchronous)?;
-    conn.pragma_update(None, "cache_size", -32_000)?;
+    conn.pragma_update(None, "cache_size", WRITER_CACHE)?;
     conn.pragma_update(None, "journal_size_limit", 64 << 20)?;
+    conn.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
     prepare(&conn)?;
     Ok(conn)
 }

@@ -18,6 +18,9 @@ const FORMAT: i64 = 2;
 ///   rows stay visible until a full publish. `published_seq` is ahead of that of the state after a partial publish.
 /// - `syncline_log`: operations as downloaded; those with `seq` up to the bucket's published one are published, later ones
 ///   are staged and invisible. `data IS NULL` is a REMOVE, which lives until it is published.
+/// - `syncline_superseded`: operations that a publish in preparation supersedes. When it has been shown, `superseded` of the
+///   state is 1, and they are removed, in order: a REMOVE after what it ended.
+/// - `syncline_shadow_…`: tables in preparation, or no longer needed.
 /// - `syncline_queue`: local writes, until a publish covers them. AUTOINCREMENT: ids are never reused (C9).
 /// - `syncline_transactions`: the runs of queue entries that one local transaction made, numbered without a gap.
 /// - `syncline_covers`: entries up to `upto` wait for this write checkpoint.
@@ -32,7 +35,8 @@ CREATE TABLE syncline_state (
     write_checkpoint INTEGER,
     sent_upto INTEGER NOT NULL DEFAULT 0,
     last_synced_at INTEGER,
-    epoch INTEGER NOT NULL DEFAULT 0
+    epoch INTEGER NOT NULL DEFAULT 0,
+    superseded INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE syncline_schema (name TEXT PRIMARY KEY NOT NULL, shape TEXT NOT NULL, definition TEXT NOT NULL, epoch INTEGER NOT NULL);
 CREATE TABLE syncline_tables (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
@@ -54,6 +58,7 @@ CREATE TABLE syncline_log (
 );
 CREATE INDEX syncline_log_by_row ON syncline_log (tbl, row_id);
 CREATE INDEX syncline_log_by_bucket ON syncline_log (bucket);
+CREATE TABLE syncline_superseded (seq INTEGER PRIMARY KEY);
 CREATE TABLE syncline_queue (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     written_at INTEGER NOT NULL,

@@ -4,7 +4,7 @@
 //! needs a migration; what is staged stays invisible. Rows of tables that the schema lacks stay in the log. The rows of a
 //! local-only table have no other copy: they are copied, and set aside if the table becomes a synced one.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use rusqlite::{Connection, TransactionBehavior};
 
@@ -258,44 +258,69 @@ impl Migration<'_> {
     fn fill(&self, table: &Table, into: &str) -> Result<()> {
         let pending = PendingWrites::load(self.conn, 0)?;
         let mut writer = RowWriter::new(self.conn, table, into)?;
-        let mut rest: std::collections::HashSet<&str> = pending.rows(table.name()).collect();
+        let mut rest: HashSet<&str> = pending.rows(table.name()).collect();
         if let Some(number) = operation_log::find_number(self.conn, table.name())? {
             let published = State::load(self.conn)?.published_seq;
+            // Newest first, so that of each key only the first counts: what a large publish superseded may still be there.
             let mut statement = self.conn.prepare(
-                "SELECT l.row_id, b.name IS NULL, l.op_id, l.data FROM syncline_log AS l \
+                "SELECT l.row_id, b.name IS NULL, l.op_id, l.data, l.bucket, l.subkey FROM syncline_log AS l \
                  JOIN syncline_buckets AS b ON b.id = l.bucket \
-                 WHERE l.tbl = ?1 AND l.data IS NOT NULL \
-                 AND l.seq <= iif(b.name IS NULL, b.published_seq, max(b.published_seq, ?2)) ORDER BY l.row_id",
+                 WHERE l.tbl = ?1 AND l.seq <= iif(b.name IS NULL, b.published_seq, max(b.published_seq, ?2)) \
+                 ORDER BY l.row_id, l.op_id DESC, l.seq DESC",
             )?;
             let mut rows = statement.query((number, published))?;
-            // The row, and how its best operation so far ranks: what a retired bucket left comes last.
-            let mut best: Option<(String, (bool, i64), String)> = None;
+            let mut current: Option<Current> = None;
             while let Some(row) = rows.next()? {
                 let id = row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?;
-                let rank: (bool, i64) = (!row.get::<_, bool>(1)?, row.get(2)?);
-                match &mut best {
-                    Some((current, ranked, data)) if current == id => {
-                        if rank > *ranked {
-                            (*ranked, *data) = (rank, row.get(3)?);
-                        }
-                    }
-                    _ => {
-                        let next = (id.to_owned(), rank, row.get(3)?);
-                        if let Some((id, _, data)) = best.replace(next) {
-                            rest.remove(id.as_str());
-                            pending.show(&mut writer, table.name(), &id, Some(&data))?;
-                        }
+                if current.as_ref().is_none_or(|current| current.id != id)
+                    && let Some(done) = current.replace(Current::new(id))
+                {
+                    done.show(&pending, &mut writer, table.name(), &mut rest)?;
+                }
+                if let Some(current) = &mut current {
+                    let rank: (bool, i64) = (!row.get::<_, bool>(1)?, row.get(2)?);
+                    let is_newest = current.seen.insert((row.get(4)?, row.get(5)?));
+                    if is_newest && current.best.as_ref().is_none_or(|(ranked, _)| rank > *ranked) {
+                        current.best =
+                            row.get::<_, Option<String>>(3)?.map(|data| (rank, data)).or(current.best.take());
                     }
                 }
             }
-            if let Some((id, _, data)) = best {
-                rest.remove(id.as_str());
-                pending.show(&mut writer, table.name(), &id, Some(&data))?;
+            if let Some(done) = current {
+                done.show(&pending, &mut writer, table.name(), &mut rest)?;
             }
         }
         for id in rest {
             pending.show(&mut writer, table.name(), id, None)?;
         }
         Ok(())
+    }
+}
+
+/// A row on its way into a new table: its best operation so far, and how that ranks. What a retired bucket left comes last.
+struct Current {
+    id: String,
+    seen: HashSet<(i64, Option<String>)>,
+    best: Option<((bool, i64), String)>,
+}
+
+impl Current {
+    fn new(id: &str) -> Self {
+        Self { id: id.to_owned(), seen: HashSet::new(), best: None }
+    }
+
+    fn show(
+        self,
+        pending: &PendingWrites,
+        writer: &mut RowWriter<'_>,
+        table: &str,
+        rest: &mut HashSet<&str>,
+    ) -> Result<()> {
+        rest.remove(self.id.as_str());
+        match self.best {
+            Some((_, data)) => pending.show(writer, table, &self.id, Some(&data)),
+            // Everything of it has been removed; only its local writes may show it.
+            None => pending.show(writer, table, &self.id, None),
+        }
     }
 }

@@ -2,9 +2,11 @@
 //!
 //! One writer thread and a few reader threads own the connections; nothing needs an async runtime. The application reads
 //! and writes real tables; plain SQL triggers capture its writes into the upload queue, whoever makes them. Downloads are
-//! appended to a log beside the tables and shown by a publish, in one transaction (C1).
+//! appended to a log beside the tables and shown by a publish, in one transaction (C1), which is prepared in many short
+//! ones if it is large (C4).
 
 mod bucket_table;
+mod budget;
 mod capture;
 mod changes;
 mod clear;
@@ -12,12 +14,19 @@ mod client_store;
 mod connection;
 mod diagnostics;
 mod error;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+#[path = "../../tests/it/feed.rs"]
+mod feed;
 mod handle;
 mod layout;
 mod lease;
 mod migration;
 mod opening;
 mod operation_log;
+mod preparation;
+#[cfg(test)]
+mod preparation_tests;
 mod publish;
 mod query;
 mod queue_runs;
@@ -27,8 +36,13 @@ mod resolve;
 mod row;
 mod row_writer;
 mod schema;
+mod shadow;
+mod show;
+mod slice;
 mod stage;
 mod subscriptions;
+mod superseded;
+mod survey;
 mod table_sql;
 mod upgrade;
 mod upload_queue;

@@ -16,7 +16,7 @@ use super::reader::{Reader, ReaderQueue};
 use super::schema::Schema;
 use super::work_queue::WorkQueue;
 use super::writer::{Writer, WriterQueue};
-use super::{layout, migration};
+use super::{layout, migration, publish};
 
 /// What a commit survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -161,6 +161,7 @@ impl Start {
         migration::apply(&mut conn, &self.schema)?;
         let writer =
             Writer::new(conn, Arc::clone(&self.schema), Arc::clone(&self.writer_queue), Arc::clone(&self.hub))?;
+        publish::purge_leftovers(&writer)?;
         let mut threads = Vec::with_capacity(self.readers);
         for number in 0..self.readers {
             let reader = Reader::new(connection::open_reader(&self.path)?)?;

@@ -132,14 +132,14 @@ impl Prepared {
         statement: &mut rusqlite::Statement<'_>,
         limit: Option<usize>,
     ) -> Result<Vec<T>> {
-        let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
         let mut rows = statement.query(params_from_iter(&self.parameters))?;
+        // Only a statement that has begun to run knows its columns: the tables may have changed since it was prepared.
+        let mut columns: Option<Vec<String>> = None;
         let mut values = Vec::new();
         while limit.is_none_or(|limit| values.len() < limit) {
-            match rows.next()? {
-                Some(row) => values.push(row::read(row, &columns)?),
-                None => break,
-            }
+            let Some(row) = rows.next()? else { break };
+            let columns = columns.get_or_insert_with(|| row.as_ref().column_names().map(str::to_owned).collect());
+            values.push(row::read(row, columns)?);
         }
         Ok(values)
     }

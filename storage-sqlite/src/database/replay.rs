@@ -7,6 +7,7 @@ use rusqlite::types::Value;
 
 use super::error::Result;
 use super::row_writer::{Columns, RowWriter, members};
+use super::upload_queue;
 
 /// A row as values, one per column; `None` if it is not there.
 pub(crate) type Image = Option<Vec<Value>>;
@@ -14,6 +15,8 @@ pub(crate) type Image = Option<Vec<Value>>;
 /// The entries of the upload queue, by table and row, in order.
 #[derive(Debug, Default)]
 pub(crate) struct PendingWrites {
+    /// The last entry among them.
+    upto: i64,
     tables: HashMap<String, HashMap<String, Vec<Write>>>,
 }
 
@@ -24,18 +27,31 @@ struct Write {
 }
 
 impl PendingWrites {
+    /// None yet of those after `released`.
+    pub(crate) fn after(released: i64) -> Self {
+        Self { upto: released, ..Self::default() }
+    }
+
     /// All entries after `released`.
     pub(crate) fn load(conn: &Connection, released: i64) -> Result<Self> {
-        let mut pending = Self::default();
-        let mut statement =
-            conn.prepare_cached("SELECT tbl, row_id, op, data FROM syncline_queue WHERE id > ?1 ORDER BY id")?;
-        let mut rows = statement.query([released])?;
-        while let Some(row) = rows.next()? {
-            let write = Write { op: row.get(2)?, data: row.get(3)? };
-            let table: String = row.get(0)?;
-            pending.tables.entry(table).or_default().entry(row.get(1)?).or_default().push(write);
-        }
+        let mut pending = Self::after(released);
+        pending.extend(conn)?;
         Ok(pending)
+    }
+
+    /// Adds the entries that have come since.
+    pub(crate) fn extend(&mut self, conn: &Connection) -> Result<()> {
+        let mut statement =
+            conn.prepare_cached("SELECT id, tbl, row_id, op, data FROM syncline_queue WHERE id > ?1 ORDER BY id")?;
+        let mut rows = statement.query([self.upto])?;
+        while let Some(row) = rows.next()? {
+            let write = Write { op: row.get(3)?, data: upload_queue::text(row, 4)? };
+            let table = upload_queue::text(row, 1)?.unwrap_or_default();
+            let id = upload_queue::text(row, 2)?.unwrap_or_default();
+            self.tables.entry(table).or_default().entry(id).or_default().push(write);
+            self.upto = row.get(0)?;
+        }
+        Ok(())
     }
 
     /// The rows of a table that have entries.

@@ -17,6 +17,26 @@ pub(crate) enum Standing {
     Retired,
 }
 
+/// What becomes of operations that a publish supersedes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Superseded {
+    /// They are removed at once, in the transaction that shows.
+    Removed,
+    /// They are noted, because the publish is only being prepared.
+    Noted,
+}
+
+/// What else the log has of the row of an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Company {
+    /// Nothing.
+    Alone,
+    /// A later operation that this publish shows too.
+    Later,
+    /// Other operations.
+    Others,
+}
+
 /// An operation of the log.
 struct Entry {
     seq: i64,
@@ -32,11 +52,17 @@ pub(crate) struct Resolver<'c> {
     /// In a partial publish: published operations that a REMOVE ends go to this bucket, so that they stay in sight.
     leftovers: Option<i64>,
     partial: bool,
+    superseded: Superseded,
 }
 
 impl<'c> Resolver<'c> {
-    pub(crate) fn new(conn: &'c Connection, standings: HashMap<i64, Standing>, partial: bool) -> Self {
-        Self { conn, standings, leftovers: None, partial }
+    pub(crate) fn new(
+        conn: &'c Connection,
+        standings: HashMap<i64, Standing>,
+        partial: bool,
+        superseded: Superseded,
+    ) -> Self {
+        Self { conn, standings, leftovers: None, partial, superseded }
     }
 
     pub(crate) fn standing(&self, bucket: i64) -> Standing {
@@ -48,17 +74,47 @@ impl<'c> Resolver<'c> {
         matches!(self.standing(bucket), Standing::Shown { published } if seq > published)
     }
 
-    /// Whether the row has no entry but this one.
-    pub(crate) fn is_alone(&self, seq: i64, table: i64, row: &str) -> Result<bool> {
-        let mut statement = self
-            .conn
-            .prepare_cached("SELECT 1 FROM syncline_log WHERE tbl = ?1 AND row_id = ?2 AND seq <> ?3 LIMIT 1")?;
-        Ok(!statement.exists((table, row, seq))?)
+    /// What else there is of the row of an operation that becomes published.
+    pub(crate) fn company(&self, seq: i64, table: i64, row: &str) -> Result<Company> {
+        let mut statement = self.conn.prepare_cached(
+            "SELECT seq, bucket FROM syncline_log WHERE tbl = ?1 AND row_id = ?2 AND seq <> ?3 ORDER BY seq DESC",
+        )?;
+        let mut rows = statement.query((table, row, seq))?;
+        let mut company = Company::Alone;
+        while let Some(row) = rows.next()? {
+            let other: i64 = row.get(0)?;
+            if other > seq && self.is_new(other, row.get(1)?) {
+                return Ok(Company::Later);
+            }
+            company = Company::Others;
+            if other < seq {
+                break;
+            }
+        }
+        Ok(company)
     }
 
-    /// Removes an entry.
+    /// Whether the row has an operation that becomes published.
+    pub(crate) fn has_new(&self, table: i64, row: &str) -> Result<bool> {
+        let mut statement = self
+            .conn
+            .prepare_cached("SELECT seq, bucket FROM syncline_log WHERE tbl = ?1 AND row_id = ?2 ORDER BY seq DESC")?;
+        let mut rows = statement.query((table, row))?;
+        while let Some(row) = rows.next()? {
+            if self.is_new(row.get(0)?, row.get(1)?) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Removes an entry, now or when the publish has happened.
     pub(crate) fn remove(&self, seq: i64) -> Result<()> {
-        self.conn.prepare_cached("DELETE FROM syncline_log WHERE seq = ?1")?.execute([seq])?;
+        let sql = match self.superseded {
+            Superseded::Removed => "DELETE FROM syncline_log WHERE seq = ?1",
+            Superseded::Noted => "INSERT OR IGNORE INTO syncline_superseded (seq) VALUES (?1)",
+        };
+        self.conn.prepare_cached(sql)?.execute([seq])?;
         Ok(())
     }
 

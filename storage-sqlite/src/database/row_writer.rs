@@ -309,15 +309,7 @@ fn obstructed(table: &str, cause: rusqlite::Error) -> Error {
 /// compute something, and if there are none, triggers. `false` if there is nothing left to remove.
 pub(crate) fn remove_obstacles(conn: &Connection, table: &str, cause: &str) -> Result<bool> {
     for kind in ["index", "trigger"] {
-        let mut statement = conn.prepare_cached(
-            "SELECT m.name FROM sqlite_master AS m WHERE m.type = ?1 AND m.tbl_name = ?2 COLLATE NOCASE \
-             AND m.sql IS NOT NULL AND substr(m.name, 1, length(?3)) <> ?3 AND (m.type = 'trigger' \
-             OR EXISTS (SELECT 1 FROM pragma_index_list(m.tbl_name) AS l WHERE l.name = m.name AND (l.\"unique\" OR l.partial)) \
-             OR EXISTS (SELECT 1 FROM pragma_index_info(m.name) AS c WHERE c.cid = -2))",
-        )?;
-        let names: Vec<String> =
-            statement.query_map((kind, table, OWN_PREFIX), |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
-        drop(statement);
+        let names = obstacles(conn, table, kind)?;
         for name in &names {
             conn.execute_batch(&format!("DROP {kind} {}", table_sql::identifier(name)))?;
             tracing::warn!(%table, kind, %name, cause, "the application's index or trigger refused synced rows and was dropped");
@@ -327,6 +319,18 @@ pub(crate) fn remove_obstacles(conn: &Connection, table: &str, cause: &str) -> R
         }
     }
     Ok(false)
+}
+
+/// The application's indexes or triggers on a table that may refuse a row.
+pub(crate) fn obstacles(conn: &Connection, table: &str, kind: &str) -> Result<Vec<String>> {
+    let mut statement = conn.prepare_cached(
+        "SELECT m.name FROM sqlite_master AS m WHERE m.type = ?1 AND m.tbl_name = ?2 COLLATE NOCASE \
+         AND m.sql IS NOT NULL AND substr(m.name, 1, length(?3)) <> ?3 AND (m.type = 'trigger' \
+         OR EXISTS (SELECT 1 FROM pragma_index_list(m.tbl_name) AS l WHERE l.name = m.name AND (l.\"unique\" OR l.partial)) \
+         OR EXISTS (SELECT 1 FROM pragma_index_info(m.name) AS c WHERE c.cid = -2))",
+    )?;
+    let names = statement.query_map((kind, table, OWN_PREFIX), |row| row.get(0))?;
+    Ok(names.collect::<rusqlite::Result<_>>()?)
 }
 
 #[cfg(test)]

@@ -34,6 +34,11 @@ impl Schema {
         &self.tables
     }
 
+    /// The synced table of this name.
+    pub(crate) fn synced(&self, name: &str) -> Option<&Table> {
+        self.tables.iter().find(|table| table.name == name && !table.local_only)
+    }
+
     /// Checks names, duplicates and limits.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! Staging: what was downloaded is appended to the log, out of the application's sight.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytestring::ByteString;
 use rusqlite::Connection;
@@ -13,11 +13,6 @@ use super::error::Result;
 use super::layout::State;
 use super::operation_log::TableNumbers;
 use super::writer::Writer;
-
-/// After this time a transaction ends if a local write waits (C4).
-const SLICE: Duration = Duration::from_millis(15);
-/// Operations between two looks at the clock.
-const BATCH: usize = 256;
 
 /// Lines on their way into the log. Each step is one transaction that leaves every bucket at a position from which the
 /// download can go on.
@@ -33,21 +28,21 @@ impl Staging {
         Self { lines, line: 0, operation: 0 }
     }
 
-    /// Stores all that is left, or as much as fits while a local write waits.
+    /// Stores as much as fits into a short transaction.
     pub(crate) fn step(&mut self, writer: &mut Writer) -> Result<Option<()>> {
-        let queue = std::sync::Arc::clone(&writer.queue);
+        let (queue, begun) = (std::sync::Arc::clone(&writer.queue), Instant::now());
+        let mut time = writer.staging.slice(&queue);
         let (line, operation) = writer.transaction(|conn, _| {
-            let begun = Instant::now();
             let mut slice = Slice::begin(conn)?;
             let (mut at, mut from) = (self.line, self.operation);
             while let Some(line) = self.lines.get(at) {
-                let upto = line.operations.len().min(from + BATCH);
+                let upto = line.operations.len().min(from + time.stride());
                 slice.append(&line.bucket, &line.operations[from..upto])?;
                 from = upto;
                 if from == line.operations.len() {
                     (at, from) = (at + 1, 0);
                 }
-                if begun.elapsed() >= SLICE && queue.waiting().is_some() {
+                if time.is_over_after_stride() {
                     break;
                 }
             }
@@ -55,6 +50,7 @@ impl Staging {
             Ok((at, from))
         })?;
         crate::failpoint::reach("database.stage.committed");
+        writer.staging.prepared(time.rows(), begun.elapsed());
         (self.line, self.operation) = (line, operation);
         Ok((self.line >= self.lines.len()).then_some(()))
     }

@@ -5,11 +5,13 @@ use rusqlite::Connection;
 use super::error::Result;
 use super::queue_runs;
 
-/// Format 1 did not number the runs of the upload queue.
+/// Format 1 did not number the runs of the upload queue, and prepared no publish before it was shown.
 pub(crate) fn from_format_1(conn: &Connection, format: i64) -> Result<()> {
     conn.execute_batch(
         "ALTER TABLE syncline_transactions RENAME TO syncline_unnumbered;
-         CREATE TABLE syncline_transactions (last INTEGER PRIMARY KEY, first INTEGER NOT NULL, number INTEGER NOT NULL);",
+         CREATE TABLE syncline_transactions (last INTEGER PRIMARY KEY, first INTEGER NOT NULL, number INTEGER NOT NULL);
+         CREATE TABLE syncline_superseded (seq INTEGER PRIMARY KEY);
+         ALTER TABLE syncline_state ADD COLUMN superseded INTEGER NOT NULL DEFAULT 0;",
     )?;
     let mut statement = conn.prepare("SELECT first, last FROM syncline_unnumbered ORDER BY last")?;
     let runs: Vec<(i64, i64)> =

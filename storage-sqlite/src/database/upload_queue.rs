@@ -53,16 +53,16 @@ pub(crate) fn released_by(conn: &Connection, carried: Option<WriteCheckpoint>) -
     Ok(statement.query_row([carried.0], |row| row.get(0))?)
 }
 
-/// Forgets entries that a full publish has shown: all, because it needs the queue to be covered.
-pub(crate) fn forget_published(conn: &Connection) -> Result<()> {
-    let last = last_entry(conn)?;
-    if last == 0 {
-        return Ok(());
+/// Forgets the entries that a full publish has shown: all, because it needs the queue to be covered. Without a condition
+/// SQLite drops whole pages. False if there were none.
+pub(crate) fn forget_published(conn: &Connection) -> Result<bool> {
+    if last_entry(conn)? == 0 {
+        return Ok(false);
     }
-    conn.prepare_cached("DELETE FROM syncline_queue WHERE id <= ?1")?.execute([last])?;
-    conn.prepare_cached("DELETE FROM syncline_transactions WHERE last <= ?1")?.execute([last])?;
-    conn.prepare_cached("DELETE FROM syncline_covers WHERE upto <= ?1")?.execute([last])?;
-    Ok(())
+    for table in ["syncline_queue", "syncline_transactions", "syncline_covers"] {
+        conn.prepare_cached(&format!("DELETE FROM {table}"))?.execute([])?;
+    }
+    Ok(true)
 }
 
 /// The state of the queue.
@@ -148,7 +148,7 @@ fn read_write(conn: &Connection, row: &Row<'_>, transaction: i64) -> Result<Loca
 }
 
 /// Text as another process may have written it: bytes that are no UTF-8 must not block the queue.
-fn text(row: &Row<'_>, column: usize) -> Result<Option<String>> {
+pub(crate) fn text(row: &Row<'_>, column: usize) -> Result<Option<String>> {
     Ok(match row.get_ref(column)? {
         ValueRef::Null => None,
         ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),

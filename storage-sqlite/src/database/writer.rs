@@ -9,15 +9,21 @@ use futures::channel::oneshot;
 use rusqlite::hooks::{Action, AuthAction, AuthContext, Authorization};
 use rusqlite::{Connection, TransactionBehavior};
 
+use super::budget::Budget;
 use super::changes::{Changes, Hub, QUEUE};
 use super::error::Result;
+use super::preparation::Preparation;
 use super::queue_runs;
 use super::schema::Schema;
+use super::slice::Interruption;
 use super::work_queue::{Step, Task, Work, WorkQueue, closed};
 use super::write_transaction::WriteTransaction;
 
 /// How often the writer looks for commits of other processes while it has nothing to do.
 pub(crate) const POLL: Duration = Duration::from_millis(250);
+
+/// Steps of SQLite's machine between two looks whether a statement is to be interrupted.
+const INTERRUPTIBLE: std::ffi::c_int = 1_000;
 
 /// The queue of the writer thread.
 pub(crate) type WriterQueue = WorkQueue<Writer>;
@@ -27,6 +33,13 @@ pub(crate) struct Writer {
     pub(crate) conn: Connection,
     pub(crate) schema: Arc<Schema>,
     pub(crate) queue: Arc<WriterQueue>,
+    /// A large publish that goes on, or waits to go on.
+    pub(crate) preparation: Option<Preparation>,
+    /// How much a publish may show in one transaction.
+    pub(crate) budget: Budget,
+    /// How much is staged in one transaction.
+    pub(crate) staging: Budget,
+    pub(crate) interruption: Arc<Interruption>,
     hub: Arc<Hub>,
     observed: Arc<Mutex<Observed>>,
     /// SQLite's number of commits by others, as last seen.
@@ -78,8 +91,23 @@ impl Writer {
             }
             Authorization::Allow
         }))?;
+        let interruption = Arc::new(Interruption::default());
+        let (due, waiting) = (Arc::clone(&interruption), Arc::clone(&queue));
+        conn.progress_handler(INTERRUPTIBLE, Some(move || due.is_due(&waiting)))?;
         let data_version = data_version(&conn)?;
-        Ok(Self { conn, schema, queue, hub, observed, data_version })
+        let budget = Budget::default();
+        Ok(Self {
+            conn,
+            schema,
+            queue,
+            preparation: None,
+            budget,
+            staging: Budget::default(),
+            interruption,
+            hub,
+            observed,
+            data_version,
+        })
     }
 
     /// Runs until the queue is closed and empty.
@@ -188,21 +216,61 @@ impl Writer {
 
     /// Runs work of sync in one transaction and tells watchers.
     pub(crate) fn transaction<R>(&mut self, work: impl FnOnce(&Connection, &Schema) -> Result<R>) -> Result<R> {
+        self.attempt(|conn, schema, _| work(conn, schema).map(End::Commit))
+    }
+
+    /// The same for work that may want to be undone, and that knows of changes which the hooks do not see.
+    pub(crate) fn attempt<R>(&mut self, work: impl FnOnce(&Connection, &Schema, &Seen) -> Result<End<R>>) -> Result<R> {
         self.forget();
         let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let answer = work(&transaction, &self.schema)?;
-        transaction.commit()?;
-        self.committed(None);
+        let answer = match work(&transaction, &self.schema, &Seen(Arc::clone(&self.observed)))? {
+            End::Undo(answer) => {
+                transaction.rollback()?;
+                self.forget();
+                return Ok(answer);
+            }
+            End::Commit(answer) => {
+                transaction.commit()?;
+                self.committed(None);
+                answer
+            }
+            End::CommitInSilence(answer) => {
+                transaction.commit()?;
+                self.forget();
+                answer
+            }
+        };
         Ok(answer)
     }
 
     /// The same for work that changes the state of the upload queue, which the hooks do not see.
     pub(crate) fn queue_transaction<R>(&mut self, work: impl FnOnce(&Connection) -> Result<R>) -> Result<R> {
-        let observed = Arc::clone(&self.observed);
-        self.transaction(|conn, _| {
-            lock(&observed).tables.insert(QUEUE.to_owned());
-            work(conn)
+        self.attempt(|conn, _, seen| {
+            seen.changed(QUEUE);
+            work(conn).map(End::Commit)
         })
+    }
+}
+
+/// How a transaction ends.
+#[derive(Debug)]
+pub(crate) enum End<R> {
+    /// It is committed, and watchers are told.
+    Commit(R),
+    /// It is committed. Nothing that anybody watches has changed.
+    CommitInSilence(R),
+    /// It is rolled back.
+    Undo(R),
+}
+
+/// What a transaction changes besides what SQLite's hooks see.
+#[derive(Debug)]
+pub(crate) struct Seen(Arc<Mutex<Observed>>);
+
+impl Seen {
+    /// A table changes.
+    pub(crate) fn changed(&self, table: &str) {
+        lock(&self.0).tables.insert(table.to_owned());
     }
 }
 

@@ -6,6 +6,7 @@ mod capture;
 mod concurrency;
 mod crash;
 mod feed;
+mod large;
 mod migration;
 mod partial;
 mod publish;

@@ -7,7 +7,8 @@ use syncline_storage_sqlite::{Database, rusqlite};
 use crate::feed::{execute, schema, upload};
 
 /// Makes a file of format 1 out of one of today.
-const FORMAT_1: &str = "ALTER TABLE syncline_transactions DROP COLUMN number; UPDATE syncline_state SET format = 1;";
+const FORMAT_1: &str = "ALTER TABLE syncline_transactions DROP COLUMN number; DROP TABLE syncline_superseded; \
+                        ALTER TABLE syncline_state DROP COLUMN superseded; UPDATE syncline_state SET format = 1;";
 
 fn queued(db: &Database) -> (u64, Vec<usize>) {
     let sizes = block_on(db.queue(100)).unwrap().iter().map(|transaction| transaction.crud.len()).collect();
