@@ -5,6 +5,7 @@
 mod capture;
 mod concurrency;
 mod crash;
+mod disk_full;
 mod feed;
 mod large;
 mod migration;
