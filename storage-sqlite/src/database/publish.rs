@@ -67,6 +67,18 @@ impl Publishing {
         Self { request, begun: false, ready: false, given_up: 0, interrupted: 0 }
     }
 
+    /// As if indexes had been given up often enough, for tests.
+    #[cfg(test)]
+    pub(crate) fn with_indexes_first(self) -> Self {
+        Self { interrupted: INTERRUPTIONS, ..self }
+    }
+
+    /// How often an index was given up.
+    #[cfg(test)]
+    pub(crate) fn interrupted(&self) -> u32 {
+        self.interrupted
+    }
+
     /// One transaction. `None` while there is more to do.
     pub(crate) fn step(&mut self, writer: &mut Writer) -> Result<Option<PublishOutcome>> {
         let preparation = writer.preparation.take();
