@@ -233,6 +233,52 @@ fn a_local_write_between_steps_holds_it_back_and_what_is_prepared_is_kept() {
 }
 
 #[test]
+fn the_highest_priority_is_prepared_past_local_writes_and_leaves_them_on_top() {
+    for local in 0..60 {
+        let directory = tempfile::tempdir().unwrap();
+        let db = open(directory.path());
+        let mut feed = Feed::default();
+        feed.bucket("a", 0);
+        feed.bucket("b", 0);
+        first(&mut feed);
+        feed.sync(&db);
+        second(&mut feed);
+        feed.begin(&db);
+        feed.stage(&db);
+        let steps = Steps::of(&feed, Some(0));
+        if (0..local).any(|_| steps.step(&db).is_some()) {
+            assert!(local > 10);
+            return;
+        }
+        execute(&db, "UPDATE lists SET rank = 77 WHERE id IN ('l0', 'l2')");
+        execute(&db, "DELETE FROM lists WHERE id = 'l5'");
+        execute(&db, "INSERT INTO lists (id, name) VALUES ('mine', 'x'), ('new2', 'x')");
+        assert_eq!(steps.rest(&db), PublishOutcome::Published);
+        let seen: Vec<Json> =
+            rows(&db, "lists").iter().map(|row| json!([row["id"], row["name"], row["rank"]])).collect();
+        let expected = [
+            json!(["l0", "two", 77]),
+            json!(["l1", "one", 1]),
+            json!(["l2", "one", 77]),
+            json!(["l3", "two", null]),
+            json!(["l4", "one", 4]),
+            json!(["l6", "two", null]),
+            json!(["l7", "one", 7]),
+            json!(["l8", "one", 8]),
+            json!(["l9", "two", null]),
+            json!(["mine", "x", null]),
+            json!(["new2", "x", null]),
+            json!(["new5", "two", null]),
+            json!(["new8", "two", null]),
+        ];
+        assert_eq!(seen, expected, "after {local} steps");
+        assert_eq!(block_on(db.upload_state()).unwrap().queued, 3);
+        until_swept(&db);
+    }
+    panic!("the publish never ended");
+}
+
+#[test]
 fn whatever_changes_the_table_meanwhile_is_respected() {
     let changes: [&'static str; 4] = [
         "CREATE INDEX mine ON lists (name, rank) WHERE name <> 'one'",
