@@ -95,13 +95,21 @@ fn open_with(directory: &Path, schema: Schema) -> Database {
 }
 
 /// The database as a crash at this moment would leave it.
-fn crashed(directory: &Path) -> (tempfile::TempDir, Database) {
+fn crashed(directory: &Path, schema: Schema) -> (tempfile::TempDir, Database) {
     let copy = tempfile::tempdir().unwrap();
     for name in ["app.db", "app.db-wal"] {
         std::fs::copy(directory.join(name), copy.path().join(name)).unwrap();
     }
-    let db = open(copy.path());
+    let db = open_with(copy.path(), schema);
     (copy, db)
+}
+
+/// The schema with another column, for which tables are made again from the log.
+fn wider() -> Schema {
+    Schema::new()
+        .table(Table::new("lists").text("name").integer("rank").real("weight").text("more"))
+        .table(Table::new("todos").text("list_id").text("title").integer("done").text("more"))
+        .table(Table::new("drafts").text("body").local_only())
 }
 
 fn ids(db: &Database, table: &str) -> Vec<String> {
@@ -143,12 +151,16 @@ fn a_crash_after_any_step_leaves_all_or_nothing_and_the_rest_can_follow() {
         let outcome = loop {
             let outcome = steps.step(&db);
             taken += 1;
-            let (_copy, copy) = crashed(directory.path());
+            let (_copy, copy) = crashed(directory.path(), feed::schema());
             let seen = (rows(&copy, "lists"), rows(&copy, "todos"));
             if outcome.is_some() {
                 assert_ne!(seen, before);
             } else {
                 assert_eq!(seen, before, "after step {taken}");
+                // What is published is in the log too, whatever was prepared.
+                let (_copy, copy) = crashed(directory.path(), wider());
+                let made = (ids(&copy, "lists"), ids(&copy, "todos"));
+                assert_eq!(made, (ids(&db, "lists"), ids(&db, "todos")), "after step {taken}");
             }
             until_swept(&copy);
             assert_eq!(publish(&feed, &copy, None), PublishOutcome::Published);
@@ -572,13 +584,9 @@ fn converse(story: &[Happens]) {
     }
     until_swept(&large);
     // What is in the log makes the same tables.
-    let wider = Schema::new()
-        .table(Table::new("lists").text("name").integer("rank").real("weight").text("more"))
-        .table(Table::new("todos").text("list_id").text("title").integer("done").text("more"))
-        .table(Table::new("drafts").text("body").local_only());
     block_on(small.close());
     block_on(large.close());
-    let [small, large] = directories.each_ref().map(|directory| open_with(directory.path(), wider.clone()));
+    let [small, large] = directories.each_ref().map(|directory| open_with(directory.path(), wider()));
     assert_eq!(seen(&large), seen(&small), "made again from the log");
 }
 
