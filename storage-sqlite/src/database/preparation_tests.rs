@@ -426,10 +426,12 @@ fn an_index_that_would_keep_a_local_write_waiting_is_made_bit_by_bit() {
     feed.begin(&db);
     feed.stage(&db);
     let mut publishing = Publishing::new(request(&feed, None));
+    let (busy, is_busy) = std::sync::mpsc::channel();
     let (steps, interrupted) = std::thread::scope(|scope| {
         let steps = scope.spawn(|| {
             on_writer(&db, move |writer| {
                 writer.budget = Budget::of(2, 100_000);
+                busy.send(()).unwrap();
                 // This work keeps the writer busy, so that the write that comes waits to its end.
                 let deadline = Instant::now() + Duration::from_secs(60);
                 while writer.queue.waiting().is_none() {
@@ -445,6 +447,8 @@ fn an_index_that_would_keep_a_local_write_waiting_is_made_bit_by_bit() {
                 panic!("the publish never ends");
             })
         });
+        // A write that came before would be done before.
+        is_busy.recv_timeout(Duration::from_secs(60)).unwrap();
         scope.spawn(|| execute(&db, "INSERT INTO drafts (id) VALUES ('waits')"));
         steps.join().unwrap()
     });

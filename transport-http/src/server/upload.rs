@@ -19,9 +19,10 @@ use super::problem::Problem;
 const GRACE: Duration = Duration::from_secs(30);
 /// Bytes a second that the worst line must carry, after the grace.
 const SLOWEST: u64 = 4 << 10;
-/// Of a body that is too large, so many times the limit are received and thrown away: a client that is cut off while it
-/// sends sees a broken connection and not the answer.
+/// Of a body that is too large, so many times the limit are received and thrown away, and so many bytes in any case: a
+/// client that is cut off while it sends sees a broken connection and not the answer.
 const DRAINED: usize = 4;
+const DRAINED_AT_LEAST: usize = 64 << 20;
 
 /// Extracts the local transaction that a client uploads.
 ///
@@ -107,7 +108,7 @@ impl<S: Send + Sync, const LIMIT: usize> FromRequest<S> for Upload<LIMIT> {
 
 /// The whole body, or nothing if it is larger than `limit`.
 async fn read(mut body: Body, stated: Option<u64>, limit: usize) -> Result<Option<Bytes>, Problem> {
-    let drained = limit.saturating_mul(DRAINED) as u64;
+    let drained = limit.saturating_mul(DRAINED).max(DRAINED_AT_LEAST) as u64;
     if stated.is_some_and(|stated| stated > drained) {
         return Ok(None);
     }
