@@ -153,7 +153,9 @@ pub struct Reread {
 /// - Nothing is buffered without a bound when the reader is slow.
 #[async_trait]
 pub trait Source: Send + Sync + fmt::Debug {
-    /// Connects and sends events, batch by batch, until an error ends the stream.
+    /// Connects and sends events, batch by batch, until an error ends the stream. One that ends without an error, after
+    /// something that had to be stored (a `SnapshotProgress`), is to be opened again at once with what is stored by then:
+    /// so a source has a name on disk before it makes what bears it.
     ///
     /// # Errors
     /// `Invalid` if a person must change something (a missing publication, a missing right, an unknown table);

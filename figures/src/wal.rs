@@ -21,7 +21,12 @@ pub(crate) async fn receive(bench: &Bench) -> Result<Figure> {
         // The snapshot of an empty table, to have a slot.
         let mut events = wal.events(start.clone()).await?;
         while start.position.is_none() {
-            for event in events.next().await.context("the source ended")?? {
+            let Some(batch) = events.next().await else {
+                // It wanted its state to be known first.
+                events = wal.events(start.clone()).await?;
+                continue;
+            };
+            for event in batch? {
                 match event {
                     SourceEvent::SnapshotProgress { state, .. } | SourceEvent::SnapshotDone { state, .. } => {
                         start.state = Some(state);

@@ -19,7 +19,9 @@ pub(crate) enum Stop {
     /// Changes are gone.
     Lost(String),
     Failed(Error),
-    /// The same, after something that must be stored before.
+    /// Nothing is wrong: the stream is to be opened again when this is stored.
+    EndedAfter(Box<SourceEvent>),
+    /// An error, after something that must be stored before.
     FailedAfter(Box<SourceEvent>, Error),
     /// Nobody reads the stream any more.
     Unwanted,
@@ -89,6 +91,7 @@ impl Output {
         let last = match stop {
             Stop::Lost(reason) => Ok(vec![SourceEvent::HistoryLost { reason }]),
             Stop::Failed(error) => Err(error),
+            Stop::EndedAfter(event) => Ok(vec![*event]),
             Stop::FailedAfter(event, error) => {
                 if self.sender.send(Ok(vec![*event])).await.is_err() {
                     return;

@@ -66,28 +66,47 @@ impl Session {
         start: SourceStart,
         output: Output,
     ) -> Result<Self, Stop> {
+        let owner = start.state.as_ref().and_then(State::owner);
+        let mut sql = Link::new(settings.config.clone(), "syncline");
+        let stop = match Self::open(settings, shared, start, output).await {
+            Ok(session) => return Ok(session),
+            Err(stop) => stop,
+        };
+        if let (Stop::Lost(_), Some(owner)) = (&stop, owner) {
+            slot::give_up(&mut sql, shared, &owner).await?;
+        }
+        Err(stop)
+    }
+
+    async fn open(
+        settings: &Arc<Settings>,
+        shared: &Arc<Shared>,
+        start: SourceStart,
+        output: Output,
+    ) -> Result<Self, Stop> {
         let durable = start.position.as_ref().map(Lsn::try_from).transpose()?;
         let mut known = match (&start.state, durable) {
             (None, None) => None,
-            (Some(state), _) => match State::decode(state)? {
-                Some(state) => Some(state),
-                None => {
-                    // Starting over, the store has the slot that it had.
-                    if let Some(slot) = State::slot_of(state) {
-                        shared.own_slot(&slot);
-                    }
-                    return Err(Stop::Lost("another version of this program wrote the stored state".into()));
-                }
-            },
+            (Some(state), _) => Some(
+                State::decode(state)?
+                    .ok_or_else(|| Stop::Lost("another version of this program wrote the stored state".into()))?,
+            ),
             (None, Some(_)) => return Err(Stop::Lost("the store has a position but no state of this source".into())),
         };
+        if let Some(state) = known.as_ref().filter(|state| state.slot != settings.slot()) {
+            return Err(Stop::Lost(format!(
+                "the replication slot is to be {} instead of {}",
+                settings.slot(),
+                state.slot
+            )));
+        }
         let mut sql = Link::new(settings.config.clone(), "syncline");
         let server = preflight::check_server(&mut sql).await?;
         let selected = selection_hash(&start.selection)?;
         let mut catalog =
             catalog::load(sql.connection().await?, server.version, &settings.publication, &start.selection).await?;
         let occasion = match &known {
-            Some(state) if state.selection == selected => Occasion::Again,
+            Some(state) if state.has_slot() && state.selection == selected => Occasion::Again,
             _ => Occasion::First,
         };
         let out = known.as_mut().map_or(Ok(None), |state| note_out_of_log(state, &catalog))?;
@@ -100,16 +119,30 @@ impl Session {
             Connection::open(&settings.config, connection::Session::Replication, &slot::application_name(incarnation))
                 .await?;
         let identity = walsender::identify(&mut replication).await?;
+        // Of a slot that is yet to be made.
+        let intended = |consistent_point| State {
+            system: identity.system,
+            timeline: identity.timeline,
+            slot: settings.slot(),
+            incarnation,
+            publication,
+            consistent_point,
+            selection: selected,
+            // Even if there is no table yet: only its end lets anything be published.
+            reading: true,
+            tables: Vec::new(),
+        };
         let (state, position, fresh, state_changed) = match known {
-            Some(mut state) => {
-                if state.slot != settings.slot() {
-                    return Err(Stop::Lost(format!(
-                        "the replication slot is to be {} instead of {}; drop the old one",
-                        settings.slot(),
-                        state.slot
-                    )));
+            Some(state) if !state.has_slot() => {
+                if identity.system != state.system {
+                    return Err(Stop::Lost(
+                        "this is another cluster than before: its system identifier differs".into(),
+                    ));
                 }
-                shared.own_slot(&state.slot);
+                let consistent_point = slot::create(&mut sql, &mut replication, shared, &state.slot_owner()).await?;
+                (intended(consistent_point), consistent_point, true, true)
+            }
+            Some(mut state) => {
                 if state.publication != publication {
                     return Err(Stop::Lost(format!(
                         "publication {} was dropped and made again; what changed in between is not in the log",
@@ -124,21 +157,9 @@ impl Session {
                 (state, position, durable.is_none(), changed)
             }
             None => {
-                let slot = settings.slot();
-                let consistent_point = slot::create(&mut sql, &mut replication, shared, &slot).await?;
-                let state = State {
-                    system: identity.system,
-                    timeline: identity.timeline,
-                    slot,
-                    incarnation,
-                    publication,
-                    consistent_point,
-                    selection: selected,
-                    // Even if there is no table yet: only its end lets anything be published.
-                    reading: true,
-                    tables: Vec::new(),
-                };
-                (state, consistent_point, true, false)
+                slot::check_name(&mut sql, &settings.slot()).await?;
+                let table = catalog.tables.first().map(|table| table.record.label()).unwrap_or_default();
+                return Err(Stop::EndedAfter(Box::new(intended(Lsn(0)).progress(table, 0, None)?)));
             }
         };
         // What an earlier run was told must not count for this one: it may have been another slot.
@@ -181,7 +202,13 @@ impl Session {
             Ok(never) => match never {},
             Err(stop) => stop,
         };
-        let stop = self.explain(stop).await;
+        let mut stop = self.explain(stop).await;
+        if matches!(stop, Stop::Lost(_))
+            && let Err(error) = slot::give_up(&mut self.sql, &self.shared, &self.state.slot_owner()).await
+        {
+            // The store still knows its slot: the next run finds the same loss.
+            stop = error.into();
+        }
         self.output.finish(stop).await;
     }
 

@@ -1,5 +1,10 @@
-//! The replication slot: making it, finding out whether it still has what we need, and getting it back from the dead.
+//! The replication slot: making it, finding out whether it still has what we need, getting it back from the dead, and
+//! dropping it.
+//!
+//! A store remembers the name of its slot before the slot is made, and forgets it only after it was dropped: a crash in
+//! between leaves no slot that nobody knows, which would keep the server's log for ever.
 
+use std::fmt;
 use std::time::Duration;
 
 use syncline_core::Error;
@@ -11,7 +16,7 @@ use crate::link::Link;
 use crate::lsn::Lsn;
 use crate::preflight::slot_condition;
 use crate::source::{Settings, Shared};
-use crate::state::State;
+use crate::state::{SlotOwner, State};
 use crate::visibility::blockers;
 use crate::walsender::{self, Identity, WalStream};
 
@@ -152,20 +157,20 @@ pub(crate) async fn check(
     Ok(())
 }
 
-/// Makes the slot, after dropping one of its name that an earlier life of the same store left behind.
+/// Makes the slot of a store that remembers that it is about to; one of its name is there if it was about to before.
 pub(crate) async fn create(
     link: &mut Link,
     replication: &mut Connection,
     shared: &Shared,
-    slot: &str,
+    owner: &SlotOwner,
 ) -> Result<Lsn, SlotError> {
-    drop_old(link, shared, slot).await?;
+    let slot = &owner.slot;
+    if let Some(holder) = drop_own(link, shared, owner).await? {
+        return Err(SlotError::Failed(in_use(slot, &holder)));
+    }
     crate::preflight::check_free_slot(link).await?;
     match walsender::create_slot(replication, slot).await {
-        Ok(consistent_point) => {
-            shared.own_slot(slot);
-            Ok(consistent_point)
-        }
+        Ok(consistent_point) => Ok(consistent_point),
         Err(error) => {
             let waited = error.code() == Some("55P03") || matches!(error, PgError::Timeout(_));
             let blockers = if waited { blockers(link).await? } else { String::new() };
@@ -179,54 +184,116 @@ pub(crate) async fn create(
     }
 }
 
-/// Makes room for a new slot. One that is there is dropped if the store that starts over had it, or if nobody can use it
-/// any more; another one may be that of a store whose replicator is just not running, and holds what that store has yet to
-/// read.
-async fn drop_old(link: &mut Link, shared: &Shared, slot: &str) -> Result<(), SlotError> {
-    let deadline = Instant::now() + BUSY_LIMIT;
-    let mut delay = Duration::from_millis(50);
-    let find = format!(
+/// Who stands at a slot.
+#[derive(Debug)]
+enum Occupancy {
+    Missing,
+    /// Nobody uses it now, and if it is lost nobody can any more.
+    Idle {
+        lost: bool,
+    },
+    Held(Holder),
+}
+
+/// A process that uses a slot.
+#[derive(Debug)]
+struct Holder {
+    pid: String,
+    application_name: String,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "process {} ({})", self.pid, self.application_name)
+    }
+}
+
+fn in_use(slot: &str, holder: &impl fmt::Display) -> Error {
+    Error::unavailable(format!(
+        "replication slot {slot} is in use by {holder}: another replicator must have a slot of its own, given by \
+         PostgresSource::slot"
+    ))
+}
+
+async fn occupancy(link: &mut Link, slot: &str) -> Result<Occupancy, PgError> {
+    let sql = format!(
         "SELECT s.active_pid, s.wal_status, a.application_name FROM pg_replication_slots s \
          LEFT JOIN pg_stat_activity a ON a.pid = s.active_pid WHERE s.{}",
         slot_condition(slot)
     );
+    let rows = link.query_again(&sql).await?;
+    if rows.len() == 0 {
+        return Ok(Occupancy::Missing);
+    }
+    Ok(match rows.get(0, "active_pid") {
+        Some(pid) => Occupancy::Held(Holder {
+            pid: pid.to_owned(),
+            application_name: rows.get(0, "application_name").unwrap_or("a process that has just ended").to_owned(),
+        }),
+        None => Occupancy::Idle { lost: rows.get(0, "wal_status") == Some("lost") },
+    })
+}
+
+/// Whether a store that has no slot may take this name. A slot that is there may be that of a store whose replicator is
+/// just not running, and holds what that store has yet to read.
+pub(crate) async fn check_name(link: &mut Link, slot: &str) -> Result<(), SlotError> {
+    match occupancy(link, slot).await? {
+        Occupancy::Missing | Occupancy::Idle { lost: true } => Ok(()),
+        Occupancy::Held(holder) => Err(SlotError::Failed(in_use(slot, &holder))),
+        Occupancy::Idle { lost: false } => Err(SlotError::Failed(Error::invalid(format!(
+            "replication slot {slot} is there already, and this store did not make it: if the store that did is gone, run \
+             `SELECT pg_drop_replication_slot('{slot}');`, else give this one a name of its own with PostgresSource::slot"
+        )))),
+    }
+}
+
+/// Drops the slot of a store that starts over, before the store forgets that it has one. Nothing is done on another
+/// cluster than the one it was made on: one of its name there is another store's.
+pub(crate) async fn give_up(link: &mut Link, shared: &Shared, owner: &SlotOwner) -> Result<(), SlotError> {
+    let rows = link.query_again("SELECT system_identifier AS system FROM pg_control_system()").await?;
+    // Signed there, unsigned where a walsender tells it.
+    if rows.parse::<i64>(0, "system")?.cast_unsigned() != owner.system {
+        return Ok(());
+    }
+    if let Some(holder) = drop_own(link, shared, owner).await? {
+        tracing::warn!(slot = owner.slot, %holder, "the slot of this store is left to somebody else who uses it");
+    }
+    Ok(())
+}
+
+/// Drops the slot that a store has made, if it is there. A process of ours that died is ended if it holds it; one of
+/// somebody else keeps it, and is returned.
+async fn drop_own(link: &mut Link, shared: &Shared, owner: &SlotOwner) -> Result<Option<Holder>, SlotError> {
+    let slot = &owner.slot;
+    let own_name = application_name(owner.incarnation);
+    let began = Instant::now();
+    let mut delay = Duration::from_millis(20);
     loop {
-        let rows = link.query(&find).await?;
-        if rows.len() == 0 {
-            return Ok(());
-        }
-        let busy = match rows.get(0, "active_pid") {
-            // Never ended by force: it may well be the replicator of another store.
-            Some(pid) => Some((pid.to_owned(), rows.get(0, "application_name").unwrap_or("unknown").to_owned())),
-            None if !shared.owns_slot(slot) && rows.get(0, "wal_status") != Some("lost") => {
-                return Err(SlotError::Failed(Error::invalid(format!(
-                    "replication slot {slot} is there already, and this store did not make it: if the store that did is \
-                     gone, run `SELECT pg_drop_replication_slot('{slot}');`, else give this one a name of its own with \
-                     PostgresSource::slot"
-                ))));
+        match occupancy(link, slot).await? {
+            Occupancy::Missing => return Ok(None),
+            Occupancy::Held(holder) if holder.application_name != own_name => return Ok(Some(holder)),
+            Occupancy::Held(holder) => {
+                if began.elapsed() > BUSY_LIMIT {
+                    return Err(SlotError::Failed(in_use(slot, &holder)));
+                }
+                end_holder(link, shared, slot, &own_name, began.elapsed() > GRACE).await?;
             }
-            None => {
-                tracing::warn!(slot, "dropping a replication slot of an earlier life of this store");
+            Occupancy::Idle { .. } => {
+                tracing::warn!(slot, "dropping the replication slot of an earlier life of this store");
                 let sql = format!(
                     "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE {}",
                     slot_condition(slot)
                 );
                 match link.query(&sql).await {
-                    Ok(_) => return Ok(()),
-                    Err(error) if matches!(error.code(), Some("55006" | "42704")) => None,
+                    Ok(_) => return Ok(None),
+                    // It is in use again, or has gone.
+                    Err(error) if matches!(error.code(), Some("55006" | "42704")) => {}
                     Err(error) => return Err(error.into()),
                 }
             }
-        };
-        if Instant::now() > deadline {
-            let (pid, name) = busy.unwrap_or_default();
-            return Err(SlotError::Failed(Error::unavailable(format!(
-                "replication slot {slot} is in use by process {pid} ({name}): another replicator must have a name of its \
-                 own, given by PostgresSource::slot"
-            ))));
         }
         sleep(delay).await;
-        delay = (delay * 2).min(Duration::from_secs(2));
+        delay = (delay * 2).min(Duration::from_millis(500));
     }
 }
 
@@ -249,11 +316,9 @@ pub(crate) async fn open_stream(
         match walsender::start(connection, slot, &settings.publication, start, sender_timeout, durable).await {
             Ok(stream) => return Ok(stream),
             Err(error) if error.code() == Some("55006") => {
-                let holder = end_holder(link, shared, state, &name, began.elapsed() > GRACE).await?;
+                let holder = end_holder(link, shared, slot, &name, began.elapsed() > GRACE).await?;
                 if began.elapsed() > BUSY_LIMIT {
-                    return Err(SlotError::Failed(Error::unavailable(format!(
-                        "replication slot {slot} is in use by {holder}; another replicator must have a slot of its own"
-                    ))));
+                    return Err(SlotError::Failed(in_use(slot, &holder)));
                 }
             }
             Err(error) => return Err(SlotError::of_walsender(error)),
@@ -267,21 +332,21 @@ pub(crate) async fn open_stream(
 async fn end_holder(
     link: &mut Link,
     shared: &Shared,
-    state: &State,
+    slot: &str,
     own_name: &str,
     patient_enough: bool,
 ) -> Result<String, PgError> {
     let sql = format!(
         "SELECT a.pid, a.application_name FROM pg_replication_slots s JOIN pg_stat_activity a ON a.pid = s.active_pid \
          WHERE s.{}",
-        slot_condition(&state.slot)
+        slot_condition(slot)
     );
     let rows = link.query(&sql).await?;
     let (Some(pid), Some(name)) = (rows.get(0, "pid"), rows.get(0, "application_name")) else {
         return Ok("a process that has just ended".into());
     };
     if name == own_name && patient_enough && shared.may_terminate(TERMINATE_INTERVAL) {
-        tracing::warn!(pid, slot = state.slot, "ending a walsender whose client has died");
+        tracing::warn!(pid, slot, "ending a walsender whose client has died");
         // Named again, so that nobody else is hit if the process number has passed on.
         let sql = format!(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = {} AND application_name = {}",

@@ -82,19 +82,9 @@ pub(crate) struct Shared {
     control: tokio::sync::Mutex<Link>,
     rereading: tokio::sync::Mutex<Link>,
     terminated: Mutex<Option<Instant>>,
-    /// The slot that the store's state named, or that was made for it: if the store starts over, it may be dropped.
-    own_slot: Mutex<Option<String>>,
 }
 
 impl Shared {
-    pub(crate) fn owns_slot(&self, slot: &str) -> bool {
-        self.own_slot.lock().unwrap_or_else(PoisonError::into_inner).as_deref() == Some(slot)
-    }
-
-    pub(crate) fn own_slot(&self, slot: &str) {
-        *self.own_slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(slot.to_owned());
-    }
-
     /// Whether a process may be ended now; true at most once per `interval`.
     pub(crate) fn may_terminate(&self, interval: Duration) -> bool {
         let mut last = self.terminated.lock().unwrap_or_else(PoisonError::into_inner);
@@ -131,7 +121,6 @@ impl PostgresSource {
                 control,
                 rereading,
                 terminated: Mutex::new(None),
-                own_slot: Mutex::new(None),
             }),
         })
     }
@@ -229,6 +218,7 @@ impl Source for PostgresSource {
                 return Ok(stream::iter([Ok(vec![SourceEvent::HistoryLost { reason }])]).boxed());
             }
             Err(Stop::Failed(error)) => return Err(error),
+            Err(Stop::EndedAfter(event)) => return Ok(stream::iter([Ok(vec![*event])]).boxed()),
             Err(Stop::FailedAfter(event, error)) => return Ok(stream::iter([Ok(vec![*event]), Err(error)]).boxed()),
             Err(Stop::Unwanted) => return Ok(stream::empty().boxed()),
         };

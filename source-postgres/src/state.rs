@@ -7,9 +7,9 @@ use syncline_core::{Error, Result, SnapshotProgress, SourceEvent, SourceState, T
 use crate::lsn::Lsn;
 
 /// Raised when the encoding changes; another version means starting over.
-const VERSION: u8 = 3;
+const VERSION: u8 = 4;
 
-/// Everything that must survive a restart. Every version begins with the same three fields.
+/// Everything that must survive a restart. Every version begins with the same four fields.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct State {
     /// The cluster's identifier, which a copy made by dump and restore does not share.
@@ -20,7 +20,7 @@ pub(crate) struct State {
     pub(crate) incarnation: u64,
     /// The oid of the publication: another one of the same name has a gap.
     pub(crate) publication: u32,
-    /// Where the slot began: everything that committed later is in the stream.
+    /// Where the slot began: everything that committed later is in the stream. 0 while the slot is only about to be made.
     pub(crate) consistent_point: Lsn,
     /// A hash of what was selected when the tables were last checked in full.
     pub(crate) selection: u64,
@@ -28,6 +28,16 @@ pub(crate) struct State {
     /// be read.
     pub(crate) reading: bool,
     pub(crate) tables: Vec<TableRecord>,
+}
+
+/// A slot that a store has made or is about to make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SlotOwner {
+    /// The cluster that it is on.
+    pub(crate) system: u64,
+    pub(crate) slot: String,
+    /// What our connections call themselves by.
+    pub(crate) incarnation: u64,
 }
 
 /// A table that is replicated, as it was when it was last read in full.
@@ -126,9 +136,20 @@ impl State {
     }
 
     /// The slot that a state names, of whatever version.
-    pub(crate) fn slot_of(state: &SourceState) -> Option<String> {
+    pub(crate) fn owner(state: &SourceState) -> Option<SlotOwner> {
         let (_, bytes) = state.0.split_first()?;
-        postcard::from_bytes(bytes).ok().map(|(_, _, slot): (u64, u32, String)| slot)
+        let (system, _, slot, incarnation): (u64, u32, String, u64) = postcard::from_bytes(bytes).ok()?;
+        Some(SlotOwner { system, slot, incarnation })
+    }
+
+    /// Whether the slot has been made, as far as the store knows.
+    pub(crate) fn has_slot(&self) -> bool {
+        self.consistent_point > Lsn(0)
+    }
+
+    /// As whose the slot is known.
+    pub(crate) fn slot_owner(&self) -> SlotOwner {
+        SlotOwner { system: self.system, slot: self.slot.clone(), incarnation: self.incarnation }
     }
 
     /// The event that has this state stored, with how far the reading is.
@@ -213,7 +234,7 @@ mod tests {
         other[0] = 0;
         let other = SourceState(other.into());
         assert_eq!(State::decode(&other).unwrap(), None);
-        assert_eq!(State::slot_of(&other).as_deref(), Some("syncline_0"));
+        assert_eq!(State::owner(&other), Some(state.slot_owner()));
         assert!(State::decode(&SourceState(encoded.0.slice(..5))).is_err());
         assert!(!state.is_complete());
     }

@@ -124,6 +124,11 @@ impl Inner {
                 status.commits
             });
             let error = match self.attempt().await {
+                // It asked to be opened again, with what is stored now.
+                Ok(()) if self.status(|status| status.commits > commits) => {
+                    delay = FIRST_RETRY;
+                    continue;
+                }
                 Ok(()) => Error::unavailable("the source ended its stream"),
                 Err(error) => error,
             };
@@ -202,7 +207,8 @@ impl Inner {
             if !added.is_empty() || removed > 0 {
                 return Err(Error::invalid(format!(
                     "the sync config has changed since the bucket store was made: {}{}; go on with the config before, \
-                     or give a new store file, which is filled from the source and downloaded by clients again",
+                     or give a new store file, which is filled from the source and downloaded by clients again (first \
+                     drop what the source keeps for the old one: with Postgres, its replication slot)",
                     if added.is_empty() { String::new() } else { format!("new or changed: {}", added.join(", ")) },
                     if removed > 0 {
                         format!(

@@ -325,3 +325,16 @@ fn a_marker_that_cannot_be_sent_is_sent_later_while_the_stream_goes_on() {
     assert_eq!(bench.script.0.markers.load(Ordering::Relaxed), 1);
     assert_eq!(bench.script.0.streams.load(Ordering::Relaxed), 1, "the stream was not opened again");
 }
+
+#[test]
+fn a_stream_that_ends_once_something_is_stored_is_opened_at_once_and_any_other_after_a_while() {
+    let mut bench = Bench::new(0);
+    let end = |bench: &mut Bench| {
+        drop(bench.script.0.sender.lock().expect("no test panicked").take());
+        bench.pool.run_until_stalled();
+        bench.script.0.streams.load(Ordering::Relaxed)
+    };
+    bench.send(vec![SourceEvent::SnapshotProgress { state: state(), progress: SnapshotProgress::default() }]);
+    assert_eq!(end(&mut bench), 2);
+    assert_eq!(end(&mut bench), 2, "nothing came of the second one, and time stands still");
+}

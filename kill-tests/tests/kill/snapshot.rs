@@ -18,9 +18,11 @@ const KILLS: [Kill; 6] = [
     Kill::After(3, PROGRESS),
 ];
 
-/// The first steps of a store, one after the other: its config; a slot that no store knows yet; all tables, which are
-/// small; and the stream that makes them a checkpoint.
-const FIRST_STEPS: [Kill; 8] = [
+/// The first steps of a store, one after the other: its config; the name of its slot; a slot of which the store does not
+/// know yet that it was made, left behind twice; all tables, which are small; and the stream that makes them a checkpoint.
+const FIRST_STEPS: [Kill; 10] = [
+    Kill::At("commit.before:1"),
+    Kill::At("commit.after:1"),
     Kill::At("commit.before:1"),
     Kill::At("commit.after:1"),
     Kill::At("append.staged:1"),

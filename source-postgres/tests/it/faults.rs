@@ -96,8 +96,9 @@ async fn a_slot_that_another_store_uses_is_left_alone() {
     let mut replica = Replica::new(database.source(), tables(&["t"]));
     replica.run().await;
     let mut other = Replica::new(database.source(), tables(&["t"]));
-    let start = tokio::time::timeout(Duration::from_secs(2), other.start());
-    assert!(start.await.is_err(), "it waits for the slot");
+    let error = other.start().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    assert!(error.to_string().contains("in use by process"), "{error}");
     database.execute("INSERT INTO t VALUES (1000)").await;
     replica.catch_up().await;
     replica.assert_equal(&database, "t").await;
@@ -114,6 +115,48 @@ async fn a_slot_that_another_store_uses_is_left_alone() {
     let mut other = Replica::new(database.source().slot("other"), tables(&["t"]));
     other.run().await;
     other.assert_equal(&database, "t").await;
+}
+
+#[tokio::test]
+async fn a_slot_that_was_made_before_a_crash_is_made_again_by_the_store_that_named_it() {
+    let database = Database::new(TABLE).await;
+    let mut replica = Replica::new(database.source(), tables(&["t"]));
+    let slot = replica.source.slot_name();
+    let slots = format!("SELECT count(*) FROM pg_replication_slots WHERE slot_name = '{slot}'");
+    replica.open().await.unwrap();
+    replica.step().await.unwrap();
+    assert_eq!(database.value(&slots).await.as_deref(), Some("0"), "the name comes first");
+    // The second opening makes the slot; what it tells is not stored.
+    replica.open().await.unwrap();
+    assert_eq!(database.value(&slots).await.as_deref(), Some("1"));
+    replica.crash();
+    database.execute("DELETE FROM t WHERE id < 50").await;
+    // Another process.
+    replica.source = database.source();
+    replica.run().await;
+    replica.assert_equal(&database, "t").await;
+    assert_eq!((database.value(&slots).await.as_deref(), replica.lost.as_deref()), (Some("1"), None));
+}
+
+#[tokio::test]
+async fn a_store_that_starts_over_has_no_slot_when_it_forgets_its_own() {
+    let database = Database::new(TABLE).await;
+    let mut replica = Replica::new(database.source(), tables(&["t"]));
+    replica.run().await;
+    replica.crash();
+    replica.source = database.source().slot("renamed");
+    replica.open().await.unwrap();
+    replica.until("the history is lost", |replica| replica.lost.is_some()).await;
+    let slots = "SELECT count(*) FROM pg_replication_slots WHERE database = current_database()";
+    assert_eq!(database.value(slots).await.as_deref(), Some("0"));
+    // Killed before it forgot: the loss is found again.
+    replica.lost = None;
+    replica.open().await.unwrap();
+    replica.until("the history is lost", |replica| replica.lost.is_some()).await;
+    replica.start_over();
+    replica.run().await;
+    replica.assert_equal(&database, "t").await;
+    assert_eq!(database.value(slots).await.as_deref(), Some("1"));
 }
 
 /// Starts and expects that the history is lost, then starts over.

@@ -79,6 +79,16 @@ impl Replica {
 
     /// Connects, as a replicator does at its start and after each error.
     pub(crate) async fn start(&mut self) -> Result<()> {
+        if self.durable.state.is_none() {
+            self.open().await?;
+            self.step().await?;
+            assert!(self.next().await.is_none(), "a slot is made when its name is stored, and not before");
+        }
+        self.open().await
+    }
+
+    /// Opens the stream with what is durable now; the first of a store ends when it has named the slot.
+    pub(crate) async fn open(&mut self) -> Result<()> {
         self.events = None;
         let start = SourceStart {
             selection: self.selection.clone(),
@@ -184,10 +194,14 @@ impl Replica {
         }
     }
 
+    async fn next(&mut self) -> Option<Result<Vec<SourceEvent>>> {
+        let events = self.events.as_mut().expect("the replica was started");
+        tokio::time::timeout(LIMIT, events.next()).await.expect("an event within the limit")
+    }
+
     /// Takes one batch and applies it.
     pub(crate) async fn step(&mut self) -> Result<()> {
-        let events = self.events.as_mut().expect("the replica was started");
-        let batch = tokio::time::timeout(LIMIT, events.next()).await.expect("an event within the limit");
+        let batch = self.next().await;
         let batch = batch.unwrap_or_else(|| Err(Error::unavailable("the stream ended")))?;
         assert!(!batch.is_empty(), "an empty batch");
         for event in batch {
