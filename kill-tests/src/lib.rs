@@ -27,6 +27,9 @@ pub const TABLES: &str = "
     CREATE FUNCTION record() RETURNS trigger LANGUAGE plpgsql AS
         $$ BEGIN INSERT INTO applied (counter, n) VALUES (NEW.id, NEW.n); RETURN NEW; END $$;
     CREATE TRIGGER record AFTER UPDATE ON counters FOR EACH ROW EXECUTE FUNCTION record();
+    CREATE SCHEMA uploads;
+    CREATE TABLE uploads.applied (user_id text NOT NULL, client_id text NOT NULL, op_id bigint NOT NULL,
+        applied_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (user_id, client_id, op_id));
     CREATE PUBLICATION syncline FOR ALL TABLES;";
 
 /// Who gets which rows: most have one owner, a todo has several editors.

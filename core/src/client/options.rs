@@ -51,7 +51,8 @@ pub struct ClientLimits {
     pub stage_bytes: usize,
     /// Bytes of data lines that may wait for the store before the stream is no longer read. Default: 4 MiB.
     pub buffered_bytes: usize,
-    /// Bytes of the longest line that is accepted. Default: 64 MiB.
+    /// Bytes of the longest line that is accepted. Default: 256 MiB, which every row fits that our server replicates
+    /// (at most 120 MiB of JSON text, which a line in JSON doubles at worst).
     pub line_bytes: usize,
 }
 
@@ -67,7 +68,7 @@ impl Default for ClientLimits {
             retry_upload: (Duration::from_secs(1), Duration::from_secs(20)),
             stage_bytes: 1 << 20,
             buffered_bytes: 4 << 20,
-            line_bytes: 64 << 20,
+            line_bytes: 256 << 20,
         }
     }
 }

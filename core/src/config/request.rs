@@ -135,7 +135,10 @@ impl Budget {
 
     fn exceeded(&self, what: &str) -> Error {
         let limit = self.buckets;
-        Error::invalid(format!("{what} (the limit of this service is {limit} buckets)")).with_code("PSYNC_S2305")
+        Error::invalid(format!(
+            "{what} (the limit of this service is {limit} buckets: ask for fewer, or raise `buckets_per_stream`)"
+        ))
+        .with_code("PSYNC_S2305")
     }
 }
 

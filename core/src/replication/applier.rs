@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 
+use super::failed_rows::FailedRows;
 use super::progress::Progress;
 use super::row_image::{self, Shape};
 use crate::bucket::BucketId;
@@ -24,6 +25,9 @@ use crate::value::Value;
 const MAX_ROWS: usize = 5_000;
 /// Flush once row changes of so many bytes wait.
 const MAX_BYTES: usize = 4 << 20;
+/// A row of more bytes, as it is stored or as clients get it, is left out: no line of a client could be sure to hold it, and
+/// a database that refuses it would end replication for all others. 20 MB of any text fit, as JSON too.
+const MAX_ROW_BYTES: usize = 120 << 20;
 
 /// Row changes that wait to be flushed, and what is known of the tables they belong to.
 #[derive(Debug)]
@@ -37,6 +41,7 @@ pub(super) struct Applier {
     reread: HashMap<RowKey, SourcePosition>,
     image_buffer: BytesMut,
     evaluation: Evaluation,
+    failures: FailedRows,
 }
 
 #[derive(Debug)]
@@ -81,7 +86,13 @@ impl Applier {
             reread: HashMap::new(),
             image_buffer: BytesMut::new(),
             evaluation: Evaluation::new(),
+            failures: FailedRows::default(),
         }
+    }
+
+    /// How many rows failed since this was asked last.
+    pub(super) fn take_failures(&mut self) -> u64 {
+        self.failures.take()
     }
 
     /// Whether enough waits to be flushed.
@@ -277,14 +288,19 @@ impl Applier {
             return Ok(());
         }
         self.evaluation.clear();
-        evaluator.evaluate(&values, &mut self.evaluation);
+        if image.len() <= MAX_ROW_BYTES {
+            evaluator.evaluate(&values, &mut self.evaluation);
+        }
+        let largest = self.evaluation.rows.iter().map(|row| row.data.len()).fold(image.len(), usize::max);
+        if largest > MAX_ROW_BYTES {
+            let message = format!("it has {largest} bytes, and {MAX_ROW_BYTES} is the most; it leaves all buckets");
+            self.failures.add(table, &row.key, "row too large", &message);
+            leave(row.key, rows, touched, batch);
+            return Ok(());
+        }
         for error in self.evaluation.errors.drain(..) {
-            tracing::warn!(
-                table = &*table.name,
-                kind = error.kind,
-                message = error.message,
-                "a row cannot be evaluated and leaves the buckets of this query"
-            );
+            let message = format!("{}; it leaves the buckets of this query", error.message);
+            self.failures.add(table, &row.key, error.kind, &message);
         }
         let memberships = enter(&self.deployed, &row.key, self.evaluation.rows.drain(..), batch)?;
         if let Some(before) = before {

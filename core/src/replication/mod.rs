@@ -1,6 +1,7 @@
 //! Replication: from a source, through the sync config, into the bucket store.
 
 mod applier;
+mod failed_rows;
 mod progress;
 mod replicator;
 mod row_image;

@@ -403,9 +403,11 @@ impl Run<'_> {
         }
         let rows = std::mem::take(&mut self.status_rows);
         let blocker = self.progress.blocker();
+        let failed = self.applier.take_failures();
         self.inner.status(|status| {
             status.commits += 1;
             status.rows += rows;
+            status.failed_rows += failed;
             status.error = None;
             status.blocked_by = blocker;
             if status.phase == ReplicationPhase::Connecting {

@@ -22,6 +22,8 @@ pub struct ReplicationStatus {
     pub commits: u64,
     /// Row changes since the start.
     pub rows: u64,
+    /// Rows since the start that could not be evaluated, by a query or in part; they left the buckets of that query.
+    pub failed_rows: u64,
 }
 
 /// What replication is doing.

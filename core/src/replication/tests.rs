@@ -315,6 +315,19 @@ fn a_value_that_was_not_sent_is_not_taken_from_a_row_that_took_over_the_key() {
 }
 
 #[test]
+fn a_row_that_no_client_could_take_is_left_out_and_counted_while_the_others_go_on() {
+    let mut bench = Bench::new(0);
+    bench.send(vec![put(row("a", 1, big("x")), None), put(row("b", 1, big("x")), None), commit(2)]);
+    let huge = Field::Value("x".repeat(121 << 20).into());
+    bench.send(vec![put(row("a", 2, huge), None), put(row("b", 2, big("y")), None), commit(3)]);
+    assert_eq!((bench.big("a"), bench.big("b")), (None, Some("y".into())));
+    assert_eq!(bench.replicator.status().failed_rows, 1);
+    // It has left its bucket, and comes back when it has become smaller.
+    bench.send(vec![put(row("a", 3, big("z")), None), commit(4)]);
+    assert_eq!(bench.big("a"), Some("z".into()));
+}
+
+#[test]
 fn a_marker_that_cannot_be_sent_is_sent_later_while_the_stream_goes_on() {
     let mut bench = Bench::new(1);
     bench.script.0.refused_markers.store(3, Ordering::Relaxed);

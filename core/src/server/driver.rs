@@ -62,7 +62,10 @@ impl StreamDriver {
     ) -> Result<Self> {
         let (limit, subscriptions) = (inner.limits.subscriptions_per_stream, &request.streams);
         if subscriptions.as_ref().is_some_and(|streams| streams.subscriptions.len() > limit) {
-            let message = format!("the request has more than {limit} subscriptions");
+            let message = format!(
+                "the request has more than {limit} subscriptions: ask for fewer, or raise \
+                 `ServiceLimits::subscriptions_per_stream`"
+            );
             return Err(Error::invalid(message).with_code("PSYNC_S2305"));
         }
         let session = ServerSession::new(&identity, &request, inner.limits.session, inner.clock.now())?;

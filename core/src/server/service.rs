@@ -34,7 +34,7 @@ pub struct ServiceLimits {
     pub streams: usize,
     /// Open streams of one user (`sub`); one more is refused in the same way. Default 1000.
     pub streams_per_user: usize,
-    /// Buckets of one stream; more end it with `PSYNC_S2305`. Default 10 000.
+    /// Buckets of one stream; a request that yields more is refused with `PSYNC_S2305` (400). Default 10 000.
     pub buckets_per_stream: usize,
     /// Explicit subscriptions of one stream; a request with more is refused with `PSYNC_S2305` (400). Default 1000.
     pub subscriptions_per_stream: usize,
@@ -234,6 +234,22 @@ struct OpenStreams(Mutex<OpenCounts>);
 struct OpenCounts {
     count: usize,
     by_user: HashMap<String, usize>,
+    refusals: Refusals,
+}
+
+/// Refusals are told of when they begin, and again a thousand refusals later: whoever is refused comes back soon.
+#[derive(Debug, Default)]
+struct Refusals(u64);
+
+impl Refusals {
+    const TOLD_EVERY: u64 = 1_000;
+
+    fn tell(&mut self, reason: &str) {
+        if self.0.is_multiple_of(Self::TOLD_EVERY) {
+            tracing::warn!(reason, refused_before = self.0, "a stream is refused with 429");
+        }
+        self.0 += 1;
+    }
 }
 
 impl OpenStreams {
@@ -251,14 +267,18 @@ pub(super) struct StreamPermit {
 
 impl StreamPermit {
     fn take(open: &Arc<OpenStreams>, limits: &ServiceLimits, user: String) -> Result<Self> {
-        let too_many = |message: String| Err(Error::unavailable(message).with_code("PSYNC_S2304"));
         let mut state = open.state();
-        if state.count >= limits.streams {
-            return too_many(format!("there are {} streams already", state.count));
-        }
         let of_user = state.by_user.get(&user).copied().unwrap_or(0);
-        if of_user >= limits.streams_per_user {
-            return too_many(format!("this user has {of_user} streams already"));
+        let refused = if state.count >= limits.streams {
+            Some(format!("there are {} streams already (`ServiceLimits::streams`)", state.count))
+        } else if of_user >= limits.streams_per_user {
+            Some(format!("user {user} has {of_user} streams already (`ServiceLimits::streams_per_user`)"))
+        } else {
+            None
+        };
+        if let Some(reason) = refused {
+            state.refusals.tell(&reason);
+            return Err(Error::unavailable(reason).with_code("PSYNC_S2304"));
         }
         state.count += 1;
         state.by_user.insert(user.clone(), of_user + 1);

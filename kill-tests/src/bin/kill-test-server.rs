@@ -49,7 +49,8 @@ async fn run() -> Result<()> {
     let service = SyncService::new(store, keys);
     let backend = PostgresBackend::new(database_url)?
         .table("entries", WriteRule::owner("owner_id"))
-        .table("counters", WriteRule::owner("owner_id"));
+        .table("counters", WriteRule::owner("owner_id"))
+        .idempotency_table("uploads.applied");
     let app = Router::new()
         .route("/api/upload", post(upload))
         .merge(http::router(service.clone()))

@@ -63,7 +63,7 @@ async fn a_server_killed_while_it_starts_over_goes_on() {
     }
     stack.serve(None).await;
     anna.process().tells(10 + 3 * FIRST_STEPS.len(), "wrote ").await;
-    every_write_arrived(&stack, &anna, 1 + FIRST_STEPS.len()).await;
+    every_write_arrived(&stack, &anna).await;
     stack.converges(&[&anna]).await;
 }
 

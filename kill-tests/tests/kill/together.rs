@@ -31,6 +31,6 @@ async fn server_and_client_killed_together_agree_again() {
     stack.serve(None).await;
     anna.start(None).await;
     traffic.stop().await;
-    every_write_arrived(&stack, &anna, 2 * anna.kills).await;
+    every_write_arrived(&stack, &anna).await;
     stack.converges(&[&anna]).await;
 }

@@ -47,10 +47,17 @@ fn name_of(status: StatusCode) -> &'static str {
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
         let (status, code) = match (error.kind(), error.code()) {
+            // Told where it is counted, and not for each.
             (_, Some(code @ "PSYNC_S2304")) => (StatusCode::TOO_MANY_REQUESTS, code),
-            (ErrorKind::Unauthorized, code) => (StatusCode::UNAUTHORIZED, code.unwrap_or("PSYNC_S2101")),
+            (ErrorKind::Unauthorized, code) => {
+                let code = code.unwrap_or("PSYNC_S2101");
+                tracing::info!(code, %error, "a request is not authorized");
+                (StatusCode::UNAUTHORIZED, code)
+            }
             (ErrorKind::Invalid | ErrorKind::Protocol, code) => {
-                (StatusCode::BAD_REQUEST, code.unwrap_or("PSYNC_S2001"))
+                let code = code.unwrap_or("PSYNC_S2001");
+                tracing::info!(code, %error, "a request cannot be understood");
+                (StatusCode::BAD_REQUEST, code)
             }
             (ErrorKind::Unavailable | ErrorKind::Closed, code) => {
                 tracing::warn!(%error, "a request cannot be answered now");

@@ -1,7 +1,7 @@
 //! What each route does.
 
 use std::collections::HashMap;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use axum::Json;
 use axum::body::{Body, Bytes};
@@ -9,6 +9,7 @@ use axum::extract::{Query, Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, VARY};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
+use futures::stream::{self, BoxStream, StreamExt};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::{Map, Value, json};
 use syncline_core::protocol::SyncRequest;
@@ -20,6 +21,11 @@ use super::content_coding::ContentCoding;
 use super::negotiation::framing;
 use super::problem::Problem;
 use super::router::HttpState;
+
+/// How long an answer waits for the first piece of its stream, which shows whether there will be one.
+const FIRST_PIECE: Duration = Duration::from_secs(1);
+
+type Lines = BoxStream<'static, syncline_core::Result<Bytes>>;
 
 /// `POST /sync/stream`: validated first, then authenticated, then streamed until the client goes.
 pub(super) async fn sync_stream(State(state): State<HttpState>, request: Request) -> Result<Response, Problem> {
@@ -33,16 +39,11 @@ pub(super) async fn sync_stream(State(state): State<HttpState>, request: Request
     let identity = authenticate(&parts, &state.service).await?;
     let framing = framing(&parts.headers, request.raw_data);
     let user_agent = parts.headers.get("x-user-agent").or_else(|| parts.headers.get("user-agent"));
-    tracing::info!(
-        user = identity.user_id(),
-        client_id = request.client_id,
-        buckets = request.buckets.len(),
-        ?framing,
-        ?user_agent,
-        "a sync stream opens"
-    );
+    let user = identity.user_id();
+    let (client_id, buckets) = (request.client_id.clone(), request.buckets.len());
     let expiry = identity.expiry();
-    let mut lines = state.service.stream(identity, request, framing)?;
+    let mut lines = begun(state.service.stream(identity, request, framing)?).await?;
+    tracing::info!(user, client_id, buckets, ?framing, ?user_agent, "a sync stream opens");
     let headers = [
         (CONTENT_TYPE, framing.content_type()),
         (HeaderName::from_static("x-accel-buffering"), "no"),
@@ -56,6 +57,17 @@ pub(super) async fn sync_stream(State(state): State<HttpState>, request: Request
     }
     let coding = coding.map(|coding| [(CONTENT_ENCODING, coding.name())]);
     Ok((headers, coding, stream_body(lines, state.limits.patience, expiry)).into_response())
+}
+
+/// A stream after its first piece has come, if it comes soon: an error before it is still told by a status and a code, and
+/// not by a connection that breaks. There is nothing to wait for long: a store without a checkpoint has no first line yet.
+async fn begun(mut lines: Lines) -> Result<Lines, Problem> {
+    match tokio::time::timeout(FIRST_PIECE, lines.next()).await {
+        Ok(Some(Ok(first))) => Ok(stream::once(async { Ok(first) }).chain(lines).boxed()),
+        Ok(Some(Err(error))) => Err(error.into()),
+        Ok(None) => Ok(stream::empty().boxed()),
+        Err(_) => Ok(lines),
+    }
 }
 
 /// `GET /write-checkpoint2.json?client_id=…`: the next number, at once.
@@ -140,7 +152,10 @@ async fn read(headers: &HeaderMap, body: Body, state: &HttpState) -> Result<Byte
             return Err(Problem::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "FST_ERR_CTP_BODY_TOO_LARGE",
-                format!("the request body is larger than {} bytes", limits.request_bytes),
+                format!(
+                    "the request body is larger than {} bytes, the limit that `HttpLimits::request_bytes` sets",
+                    limits.request_bytes
+                ),
             ));
         }
         Err(error) => return Err(Problem::new(StatusCode::BAD_REQUEST, "PSYNC_S2001", error.to_string())),

@@ -31,7 +31,10 @@ impl Turns {
 
     /// Waits for its turn, unless too many wait already.
     pub(super) async fn take(&self) -> Result<Turn, Problem> {
-        let full = || Problem::new(StatusCode::TOO_MANY_REQUESTS, "PSYNC_S2304", "too many requests wait already");
+        let full = || {
+            let message = "too many requests for write checkpoints wait already (`HttpLimits::write_checkpoints`)";
+            Problem::new(StatusCode::TOO_MANY_REQUESTS, "PSYNC_S2304", message)
+        };
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| full())?;
         let working = Arc::clone(&self.working).acquire_owned().await.map_err(|_| full())?;
         Ok(Turn { _place: place, _working: working })

@@ -102,6 +102,27 @@ async fn too_many_streams_are_refused_without_a_body() {
 }
 
 #[tokio::test]
+async fn a_request_that_yields_too_many_buckets_is_told_so_by_its_answer() {
+    let limits = ServiceLimits { buckets_per_stream: 0, ..ServiceLimits::default() };
+    let bench = Bench::with(HttpLimits::default(), limits).await;
+    let deadline = tokio::time::Instant::now() + LIMIT;
+    // As long as there is no checkpoint, there is nothing to refuse.
+    let answer = loop {
+        let answer = bench.stream().send().await.unwrap();
+        if answer.status() != 200 {
+            break answer;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "it is served");
+    };
+    assert_eq!(answer.status(), 400);
+    let body: Value = answer.json().await.unwrap();
+    assert_eq!(body["error"]["code"], "PSYNC_S2305");
+    let description = body["error"]["description"].as_str().unwrap();
+    assert!(description.contains("raise `buckets_per_stream`"), "{description}");
+    bench.streams_are(0).await;
+}
+
+#[tokio::test]
 async fn closing_ends_streams_and_answers_503() {
     let bench = Bench::start().await;
     let open = bench.stream().send().await.unwrap();

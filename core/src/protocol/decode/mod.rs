@@ -168,7 +168,11 @@ impl LineDecoder {
     }
 
     fn too_long(&self) -> Error {
-        Error::protocol(format!("a line of the stream is longer than {} bytes", self.max_line_bytes))
+        Error::protocol(format!(
+            "a line of the stream is longer than {} bytes: a row is too large for this client, unless \
+             `ClientLimits::line_bytes` is raised",
+            self.max_line_bytes
+        ))
     }
 }
 
