@@ -7,6 +7,7 @@ use futures::future::{self, BoxFuture, Either, FutureExt};
 
 use super::event::{CheckpointUpdate, ResolvedStreams, ServerCommand, ServerEvent, ServerLine, Touched};
 use super::fan_out::{Membership, Notice};
+use super::send_budget::{HeldBytes, Share};
 use super::service::{Inner, StreamPermit};
 use super::session::ServerSession;
 use super::wanted::WantedBucket;
@@ -23,6 +24,8 @@ use crate::write_checkpoint::ClientKey;
 
 /// Lines are handed to the transport in pieces of about this size.
 const COALESCE: usize = 32 << 10;
+/// A line of fewer bytes is not counted against what all streams may hold.
+const UNCOUNTED: usize = 16 << 10;
 
 /// An answer of the store that has not come yet.
 type Asked = BoxFuture<'static, Result<Answer>>;
@@ -44,6 +47,11 @@ pub(super) struct StreamDriver {
     framing: Framing,
     resolved_at: Option<Generation>,
     buffer: Vec<u8>,
+    /// A line that waits for its share of what all streams may hold, and the asking for it.
+    held: Option<ServerLine>,
+    asking: Option<BoxFuture<'static, Share>>,
+    /// The share of what is in the buffer.
+    share: Option<Share>,
     /// What the store was asked.
     asked: Option<Asked>,
     /// A timer that goes off then, kept from wait to wait.
@@ -80,6 +88,9 @@ impl StreamDriver {
             framing,
             resolved_at: None,
             buffer: Vec::new(),
+            held: None,
+            asking: None,
+            share: None,
             asked: None,
             timer: None,
             ended: false,
@@ -94,10 +105,22 @@ impl StreamDriver {
         }
         match self.fill().await {
             Ok(()) if self.buffer.is_empty() => None,
-            Ok(()) => Some(Ok(Bytes::from(std::mem::take(&mut self.buffer)))),
+            Ok(()) => Some(Ok(self.piece())),
             Err(error) => {
                 self.ended = true;
                 Some(Err(error))
+            }
+        }
+    }
+
+    /// What is in the buffer, with its share.
+    fn piece(&mut self) -> Bytes {
+        let bytes = std::mem::take(&mut self.buffer);
+        match self.share.take() {
+            None => bytes.into(),
+            Some(mut share) => {
+                share.settle(bytes.capacity());
+                Bytes::from_owner(HeldBytes { bytes, _share: share })
             }
         }
     }
@@ -107,8 +130,17 @@ impl StreamDriver {
         let mut late = false;
         loop {
             self.look()?;
+            if self.held.is_some() && !self.send_held().await? {
+                return Ok(());
+            }
             match self.session.poll() {
-                Some(ServerCommand::Send(line)) => self.encode(&line),
+                Some(ServerCommand::Send(line)) => {
+                    if size(&line) >= UNCOUNTED {
+                        self.held = Some(line);
+                        continue;
+                    }
+                    self.encode(&line);
+                }
                 Some(ServerCommand::Describe { at, buckets, write_checkpoint }) => {
                     self.asked = Some(self.describe(at, buckets, write_checkpoint)?);
                 }
@@ -127,6 +159,39 @@ impl StreamDriver {
                 return Ok(());
             }
         }
+    }
+
+    /// Encodes the line that waits once it has its share; whether to go on. What is in the buffer is handed over first: its
+    /// share may be the one that is missing.
+    async fn send_held(&mut self) -> Result<bool> {
+        let Some(bytes) = self.held.as_ref().filter(|_| !self.session.is_closed()).map(size) else {
+            // A session that ends takes back what it has not said.
+            (self.held, self.asking) = (None, None);
+            return Ok(true);
+        };
+        if !self.buffer.is_empty() {
+            return Ok(false);
+        }
+        while self.share.is_none() {
+            let (due, mut timer) = self.take_timer();
+            let asking = self.asking.get_or_insert_with(|| self.inner.sends.clone().take(bytes).boxed());
+            match future::select(asking, &mut timer).await {
+                Either::Left((share, _)) => {
+                    self.timer = Some((due, timer));
+                    self.asking = None;
+                    self.share = Some(share);
+                }
+                Either::Right(_) => self.look()?,
+            }
+            if self.session.is_closed() {
+                (self.held, self.asking, self.share) = (None, None, None);
+                return Ok(true);
+            }
+        }
+        if let Some(line) = self.held.take() {
+            self.encode(&line);
+        }
+        Ok(self.buffer.len() < COALESCE)
     }
 
     fn describe(&self, at: OpId, buckets: Vec<BucketId>, write_checkpoint: bool) -> Result<Asked> {
@@ -316,5 +381,13 @@ impl StreamDriver {
             }
             ServerLine::TokenExpiresIn(seconds) => framing.token_expires_in(out, *seconds),
         }
+    }
+}
+
+/// About how many bytes a line will have: those of its operations.
+fn size(line: &ServerLine) -> usize {
+    match line {
+        ServerLine::Data { chunks, .. } => chunks.iter().map(|(chunk, range)| chunk.body_size(range.clone())).sum(),
+        _ => 0,
     }
 }

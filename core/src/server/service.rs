@@ -10,6 +10,7 @@ use futures::stream::{self, BoxStream, StreamExt};
 
 use super::driver::StreamDriver;
 use super::fan_out::FanOut;
+use super::send_budget::SendBudget;
 use super::session::SessionLimits;
 use super::shared_reads::SharedReads;
 use crate::bucket_store::BucketStore;
@@ -38,6 +39,10 @@ pub struct ServiceLimits {
     pub buckets_per_stream: usize,
     /// Explicit subscriptions of one stream; a request with more is refused with `PSYNC_S2305` (400). Default 1000.
     pub subscriptions_per_stream: usize,
+    /// Bytes of encoded lines that all streams together hold for clients that have not taken them yet; the next line waits
+    /// until some are taken, or their client is cut off. Lines of less than 16 KiB are not counted. Default 256 MiB; a
+    /// single line may be larger.
+    pub buffered_bytes: usize,
     /// Limits of each stream.
     pub session: SessionLimits,
 }
@@ -49,6 +54,7 @@ impl Default for ServiceLimits {
             streams_per_user: 1_000,
             buckets_per_stream: 10_000,
             subscriptions_per_stream: 1_000,
+            buffered_bytes: 256 << 20,
             session: SessionLimits::default(),
         }
     }
@@ -69,6 +75,7 @@ pub(super) struct Inner {
     pub(super) store: Arc<dyn BucketStore>,
     pub(super) reads: SharedReads,
     pub(super) fan_out: Arc<FanOut>,
+    pub(super) sends: SendBudget,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) limits: ServiceLimits,
     authenticator: Arc<dyn Authenticator>,
@@ -105,6 +112,7 @@ impl SyncService {
         Self(Arc::new(Inner {
             reads: SharedReads::new(Arc::clone(&store)),
             fan_out: Arc::new(FanOut::new(Arc::clone(&store))),
+            sends: SendBudget::new(limits.buffered_bytes),
             store,
             clock: Arc::new(clock),
             limits,

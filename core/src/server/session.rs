@@ -34,7 +34,8 @@ const INTERRUPTIBLE_BYTES: usize = 1 << 20;
 /// Limits of one stream.
 #[derive(Debug, Clone, Copy)]
 pub struct SessionLimits {
-    /// Bytes of operations read at once; what a stream holds in memory while its client is slow. Default 256 KiB.
+    /// Bytes of operations read at once, or one operation that is larger. Default 256 KiB. What all streams hold encoded is
+    /// bounded by [`ServiceLimits::buffered_bytes`](crate::ServiceLimits::buffered_bytes).
     pub read_bytes: usize,
     /// Operations in one data line. Default 1000.
     pub line_operations: usize,
@@ -127,6 +128,12 @@ impl ServerSession {
         let Some(left) = self.left(wall) else { return self.next_keepalive };
         let due = if !self.expiry_warned && left > EXPIRY_WARNING { now + (left - EXPIRY_WARNING) } else { now + left };
         due.min(self.next_keepalive)
+    }
+
+    /// Whether it has ended: commands that were not polled by then are taken back, but for a last line and
+    /// [`ServerCommand::Close`].
+    pub fn is_closed(&self) -> bool {
+        self.closed
     }
 
     /// Whether a newer checkpoint may be told now: while idle, and in the middle of a long one.

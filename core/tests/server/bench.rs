@@ -34,8 +34,16 @@ impl Bench {
 
     /// The same with something around the store.
     pub(crate) fn with<S: BucketStore + 'static>(wrap: impl FnOnce(MemoryBucketStore) -> S) -> Self {
+        Self::limited(ServiceLimits::default(), wrap)
+    }
+
+    /// The same with other limits.
+    pub(crate) fn limited<S: BucketStore + 'static>(
+        limits: ServiceLimits,
+        wrap: impl FnOnce(MemoryBucketStore) -> S,
+    ) -> Self {
         let (store, clock) = (MemoryBucketStore::new(), VirtualClock::default());
-        let (wrapped, limits) = (wrap(store.clone()), ServiceLimits::default());
+        let wrapped = wrap(store.clone());
         let service = SyncService::with(wrapped, TokenIsUser, clock.clone(), limits);
         let mut bench = Self { store, clock, service, next: 1 };
         bench.deploy(CONFIG);
@@ -84,6 +92,16 @@ impl Bench {
 pub(crate) struct Client(BoxStream<'static, Result<Bytes>>);
 
 impl Client {
+    /// The next piece as it is; `None` if there is none now.
+    pub(crate) fn bytes(&mut self) -> Option<Bytes> {
+        self.0.next().now_or_never()?.transpose().unwrap()
+    }
+
+    /// Whether it has ended, or ends now.
+    pub(crate) fn is_over(&mut self) -> bool {
+        matches!(self.0.next().now_or_never(), Some(None))
+    }
+
     /// The lines of the next piece; `None` if the stream has nothing to say now, and an error or an empty piece at its end.
     pub(crate) fn piece(&mut self) -> Option<Result<Vec<Json>>> {
         let piece = self.0.next().now_or_never()?;

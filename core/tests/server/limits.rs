@@ -4,10 +4,10 @@ use futures::FutureExt;
 use syncline_core::memory::{MemoryBucketStore, TokenIsUser};
 use syncline_core::protocol::{Framing, RequestedStreams, RequestedSubscription, SyncRequest};
 use syncline_core::{
-    Error, ErrorKind, Identity, Result, ServiceLimits, SyncService, WriteCheckpoint, WriteCheckpointRequest,
+    Bytes, Error, ErrorKind, Identity, Result, ServiceLimits, SyncService, WriteCheckpoint, WriteCheckpointRequest,
 };
 
-use crate::bench::Bench;
+use crate::bench::{Bench, Client};
 use crate::slow_store::{SlowStore, Troubles};
 
 fn refusal<T>(answer: Result<T>) -> (ErrorKind, Option<&'static str>) {
@@ -60,4 +60,46 @@ fn a_store_that_has_failed_for_good_makes_the_service_unready() {
     troubles.break_down(false);
     bench.open(Identity::new("anna"), SyncRequest::default()).lines();
     assert!(bench.service.readiness().ready);
+}
+
+#[test]
+fn clients_that_do_not_read_hold_no_more_than_the_budget_and_the_others_go_on_after_them() {
+    let limits = ServiceLimits { buffered_bytes: 3 << 20, ..ServiceLimits::default() };
+    let mut bench = Bench::limited(limits, |store| store);
+    bench.put("bulk", 1, 1 << 20);
+    let mut clients: Vec<_> =
+        (0..20).map(|n| bench.open(Identity::new(n.to_string()), SyncRequest::default())).collect();
+    let mut large = vec![0; clients.len()];
+    // What each took of its stream and keeps, as a transport does whose client does not read.
+    let mut take_all = |clients: &mut Vec<Client>| -> Vec<Bytes> {
+        let mut kept = Vec::new();
+        for (client, large) in clients.iter_mut().zip(&mut large) {
+            while let Some(piece) = client.bytes() {
+                *large += usize::from(piece.len() > 1 << 20);
+                kept.push(piece);
+            }
+        }
+        kept
+    };
+    let mut kept = take_all(&mut clients);
+    let held: usize = kept.iter().map(Bytes::len).sum();
+    assert!((1 << 20..4 << 20).contains(&held), "{held} bytes are held");
+    assert!(kept.len() > clients.len(), "all have had their first line");
+    // One that goes while it waits is not waited for.
+    drop(clients.remove(10));
+    for _ in 0..clients.len() {
+        drop(kept);
+        kept = take_all(&mut clients);
+    }
+    drop(kept);
+    assert_eq!(large.iter().sum::<usize>(), clients.len(), "each got its row once: {large:?}");
+
+    // A service that closes does not wait for who does not read.
+    bench.put("bulk", 1, 1 << 20);
+    let kept: Vec<Vec<Bytes>> =
+        clients.iter_mut().map(|client| std::iter::from_fn(|| client.bytes()).collect()).collect();
+    futures::executor::block_on(bench.service.close());
+    bench.clock.advance(std::time::Duration::from_secs(20));
+    assert!(clients.iter_mut().all(|client| client.is_over()));
+    drop(kept);
 }
