@@ -90,6 +90,9 @@ impl From<Error> for syncline_core::Error {
             Error::Core(error) => error,
             other => {
                 let message = match &other {
+                    Error::Sqlite(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => {
+                        "the disk of the client's database is full: free some space and it goes on"
+                    }
                     Error::Sqlite(_) => "the client's database failed",
                     Error::Json(_) => "stored JSON could not be read",
                     _ => "the client's database refused",

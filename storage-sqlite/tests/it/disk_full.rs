@@ -1,12 +1,18 @@
 //! A disk without space: what is begun fails with a reason, nothing is lost, and everything goes on when there is space.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures::StreamExt;
 use futures::executor::block_on;
 use serde_json::json;
+use syncline_core::memory::{MemoryBucketStore, MemorySource, MemoryTransport, TokenIsUser};
 use syncline_core::protocol::DataLine;
-use syncline_core::{ClientStore, ErrorKind, PublishOutcome, PublishRequest, WallTime};
-use syncline_storage_sqlite::{Database, Error, rusqlite};
+use syncline_core::{
+    BoxError, ClientStore, Connector, Credentials, ErrorKind, LocalTransaction, PublishOutcome, PublishRequest,
+    Replicator, SyncClient, SyncConfig, SyncService, Uploaded, WallTime,
+};
+use syncline_storage_sqlite::{Database, Error, Schema, Table, rusqlite};
 
 use crate::feed::{Feed, execute, open, rows, upload_and_cover};
 
@@ -128,4 +134,57 @@ fn a_local_write_that_does_not_fit_leaves_nothing_behind() {
     execute(&db, "INSERT INTO lists (id) VALUES ('a')");
     assert_eq!(rows(&db, "lists").len(), 1);
     assert_eq!(block_on(db.next_upload()).unwrap().unwrap().crud[0].id, "a");
+}
+
+/// Backend of a client that only reads.
+#[derive(Debug)]
+struct Reader;
+
+#[syncline_core::async_trait]
+impl Connector for Reader {
+    async fn credentials(&self) -> Result<Credentials, BoxError> {
+        Ok(Credentials::new("anna"))
+    }
+
+    async fn upload(&self, _: &LocalTransaction, _: &Credentials) -> Result<Uploaded, BoxError> {
+        Ok(Uploaded::Applied)
+    }
+}
+
+#[tokio::test]
+async fn a_running_client_says_that_its_disk_is_full_and_goes_on_when_there_is_room() {
+    let source = MemorySource::new().table("lists", ["id", "name"]);
+    let name = "a name of some length, so that pages fill up";
+    for row in 0..2_000 {
+        source.put("lists", json!({ "id": format!("l{row}"), "name": name })).unwrap();
+    }
+    let config = "{ config: { edition: 3 }, streams: { all: { auto_subscribe: true, query: SELECT * FROM lists } } }";
+    let store = MemoryBucketStore::new();
+    tokio::spawn(Replicator::new(source.clone(), SyncConfig::parse(config).unwrap(), store.clone()).run());
+    let schema = Schema::new().table(Table::new("lists").text("name"));
+    let db = Database::open_in_memory(schema).await.unwrap();
+    leave(&db, Some(20));
+    let sync = SyncClient::new(db.clone(), MemoryTransport::new(SyncService::new(store, TokenIsUser)), Reader);
+    tokio::spawn(sync.run());
+    let within = Duration::from_secs(30);
+
+    let mut statuses = sync.status();
+    let told = async {
+        loop {
+            let problem = statuses.next().await.unwrap().download_error;
+            if let Some(problem) = problem {
+                break problem.message;
+            }
+        }
+    };
+    let told = tokio::time::timeout(within, told).await.unwrap();
+    assert!(told.contains("disk of the client's database is full: free some space"), "{told}");
+    assert_eq!(rows(&db, "lists").len(), 0, "nothing is shown");
+
+    leave(&db, None);
+    // Without a call of the application.
+    let mut counts = db.query::<i64>("SELECT count(*) FROM lists").watch();
+    let all = async { while counts.next().await.unwrap().unwrap() != [2_000] {} };
+    tokio::time::timeout(within, all).await.unwrap();
+    assert_eq!(sync.current_status().download_error, None);
 }
