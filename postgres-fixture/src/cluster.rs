@@ -178,12 +178,21 @@ impl Cluster {
     /// # Errors
     /// If it does not stop within 30 s or does not start.
     pub async fn restart(&self) -> Result<()> {
+        self.stop().await?;
+        self.start_again().await
+    }
+
+    /// Stops the server in an orderly way. Its files stay; see [`start_again`](Self::start_again).
+    ///
+    /// # Errors
+    /// If it does not stop within 30 s.
+    pub async fn stop(&self) -> Result<()> {
         let running = lock(&self.server).take();
         if let Some(mut running) = running {
             // In a thread of its own, since clients in this one may have to answer before the server ends.
             spawn_blocking(move || running.stop(Stop::Fast)).await.context("stopping a cluster was interrupted")??;
         }
-        self.start_again().await
+        Ok(())
     }
 
     /// Ends the server without a checkpoint, as a crash would. Its files stay; see [`start_again`](Self::start_again).
@@ -199,7 +208,18 @@ impl Cluster {
         Ok(())
     }
 
-    /// Starts a server that was crashed.
+    /// Starts a server that was stopped as a standby without a primary: it stays in recovery until `SELECT pg_promote()`.
+    ///
+    /// # Errors
+    /// If it runs already or does not start.
+    pub async fn start_as_standby(&self) -> Result<()> {
+        let signal = self.data_directory().join("standby.signal");
+        fs::write(&signal, "").with_context(|| format!("cannot write {}", signal.display()))?;
+        self.account.give(&signal)?;
+        self.start_again().await
+    }
+
+    /// Starts a server that was stopped or crashed.
     ///
     /// # Errors
     /// If it runs already or does not start.

@@ -7,11 +7,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use syncline_core::{Error, ErrorKind};
 
+use crate::preflight::Occasion;
+
 /// Why an exchange with a server failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PgError {
     #[error("{0}")]
     Server(Box<ServerError>),
+    #[error("{0}")]
+    Connect(Box<ConnectError>),
     #[error("the connection to Postgres broke")]
     Io(#[from] io::Error),
     #[error("Postgres sent something unexpected: {0}")]
@@ -20,6 +24,23 @@ pub(crate) enum PgError {
     Timeout(Duration),
     #[error("{0}")]
     Invalid(String),
+}
+
+/// Why a connection could not be opened: the network, TLS or the login.
+#[derive(Debug)]
+pub(crate) struct ConnectError {
+    pub(crate) cause: PgError,
+    /// Once all was right, even a refused login may pass: a password is being rotated, or a server takes over another.
+    pub(crate) occasion: Occasion,
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.cause {
+            PgError::Io(error) => write!(f, "cannot connect to Postgres: {error}"),
+            other => other.fmt(f),
+        }
+    }
 }
 
 /// An error that the server reported.
@@ -75,6 +96,7 @@ impl PgError {
     pub(crate) fn code(&self) -> Option<&str> {
         match self {
             Self::Server(error) => Some(&error.code),
+            Self::Connect(error) => error.cause.code(),
             _ => None,
         }
     }
@@ -84,6 +106,8 @@ impl PgError {
             Self::Io(_) | Self::Timeout(_) => ErrorKind::Unavailable,
             Self::Protocol(_) => ErrorKind::Protocol,
             Self::Invalid(_) => ErrorKind::Invalid,
+            Self::Connect(error) if error.occasion == Occasion::First => error.cause.kind(),
+            Self::Connect(_) => ErrorKind::Unavailable,
             Self::Server(error) => match error.code.as_str() {
                 "28P01" | "28000" => ErrorKind::Unauthorized,
                 "42501" | "3D000" | "3F000" => ErrorKind::Invalid,

@@ -6,6 +6,7 @@ use crate::config::PostgresConfig;
 use crate::connection::{Connection, Rows, Session};
 use crate::error::PgError;
 use crate::lsn::Lsn;
+use crate::preflight::Occasion;
 
 /// For queries that only look something up.
 pub(crate) const QUERY_LIMIT: Duration = Duration::from_secs(30);
@@ -18,12 +19,20 @@ pub(crate) const MESSAGE_PREFIX: &str = "syncline";
 pub(crate) struct Link {
     config: PostgresConfig,
     application_name: String,
+    /// What a refused login means.
+    occasion: Occasion,
     connection: Option<Connection>,
 }
 
 impl Link {
-    pub(crate) fn new(config: PostgresConfig, application_name: impl Into<String>) -> Self {
-        Self { config, application_name: application_name.into(), connection: None }
+    pub(crate) fn new(config: PostgresConfig, application_name: impl Into<String>, occasion: Occasion) -> Self {
+        Self { config, application_name: application_name.into(), occasion, connection: None }
+    }
+
+    /// From here on all was right once: what keeps a connection from being opened is waited for.
+    pub(crate) fn settled(mut self) -> Self {
+        self.occasion = Occasion::Again;
+        self
     }
 
     /// The connection, opened if there is none that can be used.
@@ -31,7 +40,8 @@ impl Link {
         if !self.connection.as_ref().is_some_and(Connection::is_idle) {
             // Taken out first, so that a broken one does not stay if this fails.
             self.connection = None;
-            self.connection = Some(Connection::open(&self.config, Session::Sql, &self.application_name).await?);
+            let opened = Connection::open(&self.config, Session::Sql, &self.application_name, self.occasion).await?;
+            self.connection = Some(opened);
         }
         self.connection.as_mut().ok_or_else(|| PgError::Protocol("a connection vanished".into()))
     }

@@ -12,6 +12,7 @@ use crate::error::PgError;
 use crate::layout::{Layout, split_key};
 use crate::link::Link;
 use crate::lsn::Lsn;
+use crate::preflight::Occasion;
 use crate::snapshot::reading_failed;
 use crate::state::TableRecord;
 use crate::value::TypeRegistry;
@@ -64,7 +65,7 @@ pub(crate) async fn rows(
         };
         let read = tokio::time::timeout(LIMIT, read).await.map_err(|_| PgError::Timeout(LIMIT))?;
         let described = if *layout.table == *table { Arc::new(table.clone()) } else { layout.table.clone() };
-        for row in read.map_err(reading_failed)? {
+        for row in read.map_err(|error| reading_failed(error, Occasion::Again))? {
             let row = layout
                 .snapshot_row(row)
                 .map_err(|error| Error::data(format!("a row of table {} cannot be read: {error}", record.label())))?;

@@ -54,8 +54,8 @@ pub(crate) struct Session {
     pub(crate) ordered: BTreeSet<u32>,
     pub(crate) poll_at: Instant,
     pub(crate) slot_checked_at: Instant,
-    /// Nothing that the stream sent is stored yet.
-    fresh: bool,
+    /// Nothing that the stream sent is stored yet, and the tables are being read for the first time.
+    pub(crate) fresh: bool,
 }
 
 impl Session {
@@ -67,7 +67,8 @@ impl Session {
         output: Output,
     ) -> Result<Self, Stop> {
         let owner = start.state.as_ref().and_then(State::owner);
-        let mut sql = Link::new(settings.config.clone(), "syncline");
+        // For a slot that was known before.
+        let mut sql = Link::new(settings.config.clone(), "syncline", Occasion::Again);
         let stop = match Self::open(settings, shared, start, output).await {
             Ok(session) => return Ok(session),
             Err(stop) => stop,
@@ -100,24 +101,29 @@ impl Session {
                 state.slot
             )));
         }
-        let mut sql = Link::new(settings.config.clone(), "syncline");
-        let server = preflight::check_server(&mut sql).await?;
+        // Server and login were right when the slot was made; the tables, if the same ones are asked for as then.
+        let occasion = if known.as_ref().is_some_and(State::has_slot) { Occasion::Again } else { Occasion::First };
+        let mut sql = Link::new(settings.config.clone(), "syncline", occasion);
+        let server = preflight::check_server(&mut sql, occasion).await?;
         let selected = selection_hash(&start.selection)?;
         let mut catalog =
             catalog::load(sql.connection().await?, server.version, &settings.publication, &start.selection).await?;
-        let occasion = match &known {
-            Some(state) if state.has_slot() && state.selection == selected => Occasion::Again,
-            _ => Occasion::First,
-        };
+        let same_tables = known.as_ref().is_some_and(|state| state.selection == selected);
+        let about_tables = if same_tables { occasion } else { Occasion::First };
         let out = known.as_mut().map_or(Ok(None), |state| note_out_of_log(state, &catalog))?;
-        let checked =
-            preflight::check_tables(&mut catalog, &settings.publication, &start.selection, known.as_ref(), occasion);
+        let checked = preflight::check_tables(
+            &mut catalog,
+            &settings.publication,
+            &start.selection,
+            known.as_ref(),
+            about_tables,
+        );
         let publication = checked.map_err(|error| failed_after(out, error))?;
 
         let incarnation = known.as_ref().map_or_else(|| Uuid::new_v4().as_u64_pair().0, |state| state.incarnation);
+        let name = slot::application_name(incarnation);
         let mut replication =
-            Connection::open(&settings.config, connection::Session::Replication, &slot::application_name(incarnation))
-                .await?;
+            Connection::open(&settings.config, connection::Session::Replication, &name, occasion).await?;
         let identity = walsender::identify(&mut replication).await?;
         // Of a slot that is yet to be made.
         let intended = |consistent_point| State {
@@ -174,7 +180,7 @@ impl Session {
             state,
             state_changed,
             unsettled: true,
-            sql,
+            sql: sql.settled(),
             types: TypeRegistry::default(),
             output,
             position,
@@ -391,6 +397,7 @@ impl Session {
             self.shared.streamed.wait(&mut self.sql).await?;
         }
         self.snapshot().await?;
+        self.fresh = false;
         let no_checkpoint_before = self.sql.insert_lsn().await?.position();
         self.state.reading = false;
         self.reading_told = false;

@@ -7,6 +7,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use postgres_protocol::escape::escape_literal;
 use syncline_core::Error;
 use tokio::time::{Instant, sleep};
 
@@ -14,7 +15,7 @@ use crate::connection::{Connection, Session};
 use crate::error::PgError;
 use crate::link::Link;
 use crate::lsn::Lsn;
-use crate::preflight::slot_condition;
+use crate::preflight::{self, Occasion};
 use crate::source::{Settings, Shared};
 use crate::state::{SlotOwner, State};
 use crate::visibility::blockers;
@@ -70,6 +71,11 @@ fn lost(error: &PgError) -> Option<String> {
         "55000" if about_slot => Some(format!("{server}; max_slot_wal_keep_size may be too small")),
         _ => None,
     }
+}
+
+/// The SQL condition that finds a slot by its name.
+fn slot_condition(slot: &str) -> String {
+    format!("slot_name = {}", escape_literal(slot))
 }
 
 /// How our connections of one slot call themselves. The random part tells them from those of another store.
@@ -168,7 +174,7 @@ pub(crate) async fn create(
     if let Some(holder) = drop_own(link, shared, owner).await? {
         return Err(SlotError::Failed(in_use(slot, &holder)));
     }
-    crate::preflight::check_free_slot(link).await?;
+    preflight::check_free_slot(link).await?;
     match walsender::create_slot(replication, slot).await {
         Ok(consistent_point) => Ok(consistent_point),
         Err(error) => {
@@ -250,10 +256,19 @@ pub(crate) async fn check_name(link: &mut Link, slot: &str) -> Result<(), SlotEr
 /// Drops the slot of a store that starts over, before the store forgets that it has one. Nothing is done on another
 /// cluster than the one it was made on: one of its name there is another store's.
 pub(crate) async fn give_up(link: &mut Link, shared: &Shared, owner: &SlotOwner) -> Result<(), SlotError> {
-    let rows = link.query_again("SELECT system_identifier AS system FROM pg_control_system()").await?;
+    let sql = "SELECT system_identifier AS system, pg_is_in_recovery() AS standby FROM pg_control_system()";
+    let rows = link.query_again(sql).await?;
     // Signed there, unsigned where a walsender tells it.
     if rows.parse::<i64>(0, "system")?.cast_unsigned() != owner.system {
         return Ok(());
+    }
+    if rows.is_true(0, "standby") {
+        // It does not show the slots of its primary.
+        return Err(Error::unavailable(format!(
+            "replication slot {} is to be dropped, but the server is a standby: use the address of the primary",
+            owner.slot
+        ))
+        .into());
     }
     if let Some(holder) = drop_own(link, shared, owner).await? {
         tracing::warn!(slot = owner.slot, %holder, "the slot of this store is left to somebody else who uses it");
@@ -310,7 +325,7 @@ pub(crate) async fn open_stream(
     let began = Instant::now();
     let mut delay = Duration::from_millis(20);
     loop {
-        let connection = Connection::open(&settings.config, Session::Replication, &name).await?;
+        let connection = Connection::open(&settings.config, Session::Replication, &name, Occasion::Again).await?;
         let durable = shared.durable.subscribe();
         let slot = &state.slot;
         match walsender::start(connection, slot, &settings.publication, start, sender_timeout, durable).await {
@@ -351,7 +366,7 @@ async fn end_holder(
         let sql = format!(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = {} AND application_name = {}",
             rows.parse::<u32>(0, "pid")?,
-            postgres_protocol::escape::escape_literal(own_name)
+            escape_literal(own_name)
         );
         link.query(&sql).await?;
     }

@@ -10,6 +10,7 @@ use crate::connection::{Connection, Session as Kind};
 use crate::error::PgError;
 use crate::layout::{Layout, split_key};
 use crate::output::Stop;
+use crate::preflight::Occasion;
 use crate::session::Session;
 use crate::state::{PartRecord, Progress, TableRecord};
 
@@ -63,7 +64,8 @@ impl Session {
         let types: Vec<u32> =
             self.state.tables.iter().flat_map(|table| table.columns.iter().map(|column| column.type_oid)).collect();
         self.types.load(self.sql.connection().await?, types).await?;
-        let mut reader = Connection::open(&self.settings.config, Kind::Sql, "syncline snapshot").await?;
+        let mut reader =
+            Connection::open(&self.settings.config, Kind::Sql, "syncline snapshot", Occasion::Again).await?;
         let mut unit = Unit::new();
         for table in 0..self.state.tables.len() {
             for part in 0..self.state.tables[table].parts.len() {
@@ -155,7 +157,8 @@ impl Session {
         tell: Option<(usize, usize)>,
     ) -> Result<Chunk, Stop> {
         let context = |error: Error| error.context(format!("reading table {}", record.label()));
-        let failed = |error: PgError| context(reading_failed(error));
+        let occasion = if self.fresh { Occasion::First } else { Occasion::Again };
+        let failed = |error: PgError| context(reading_failed(error, occasion));
         let mut chunk = Chunk { rows: 0, bytes: 0, last: None };
         let mut waiting: Vec<SourceRow> = Vec::new();
         let mut waiting_bytes = 0;
@@ -222,17 +225,20 @@ impl Session {
     }
 }
 
-/// An error while a table is read, such as that row security has been turned on for it meanwhile. If the table or a column is not there, it was changed a moment after the catalog was
-/// asked, so another attempt finds out what it is now.
-pub(crate) fn reading_failed(error: PgError) -> Error {
+/// An error while a table is read, such as that row security has been turned on for it meanwhile. If the table or a column
+/// is not there, it was changed a moment after the catalog was asked, so another attempt finds out what it is now. A right
+/// that is missing is for a person to grant; `occasion` says whether that is waited for.
+pub(crate) fn reading_failed(error: PgError, occasion: Occasion) -> Error {
     match error.code() {
         Some("42P01" | "42703" | "42704" | "3F000") => {
             Error::unavailable("the table changed while it was being read").caused_by(Error::from(error))
         }
-        Some("42501") if error.to_string().contains("row-level security") => {
-            Error::invalid("row security hides rows from this role: run `ALTER ROLE … BYPASSRLS;` as a superuser")
-                .caused_by(Error::from(error))
-        }
+        Some("42501") if error.to_string().contains("row-level security") => Error::new(
+            occasion.kind(),
+            "row security hides rows from this role: run `ALTER ROLE … BYPASSRLS;` as a superuser",
+        )
+        .caused_by(Error::from(error)),
+        Some("42501") => Error::new(occasion.kind(), error.to_string()),
         _ => error.into(),
     }
 }

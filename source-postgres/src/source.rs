@@ -36,6 +36,10 @@ const POLL_INTERVAL: Duration = Duration::from_secs(30);
 /// are to be replicated; the source never changes the schema, the publication or any table. It owns one replication
 /// slot, which keeps the server's log until it is read: if replication ends for good, drop that slot.
 ///
+/// Whatever is wrong before there is a slot is an error that ends replication. From then on the same is `Unavailable`, so
+/// that it is tried again: a standby that is yet to be promoted, a password that is being changed, a right that was taken
+/// away.
+///
 /// A handle: cheap to clone, all clones are the same source. Its methods need a tokio runtime.
 #[derive(Clone)]
 pub struct PostgresSource {
@@ -104,7 +108,8 @@ impl PostgresSource {
     /// `Invalid` if the URL cannot be understood.
     pub fn new(url: &str) -> Result<Self> {
         let config: PostgresConfig = url.parse()?;
-        let link = || tokio::sync::Mutex::new(Link::new(config.clone(), "syncline"));
+        // Both are used only beside a run, which has logged in before.
+        let link = || tokio::sync::Mutex::new(Link::new(config.clone(), "syncline", Occasion::Again));
         let (control, rereading) = (link(), link());
         Ok(Self {
             settings: Arc::new(Settings {
@@ -158,11 +163,11 @@ impl PostgresSource {
     /// publication, the tables. Changes nothing. A check for people; a run makes the same checks.
     ///
     /// # Errors
-    /// `Invalid` with everything that is wrong and how to mend it; `Unavailable` if the server cannot be reached, or has
-    /// no slot left.
+    /// `Invalid` with everything that is wrong and how to mend it; `Unauthorized` if the login is refused; `Unavailable` if
+    /// the server cannot be reached, is a standby, or has no slot left.
     pub async fn check(&self, selection: &TableSelection) -> Result<()> {
-        let mut link = Link::new(self.settings.config.clone(), "syncline");
-        let server = preflight::check_server(&mut link).await?;
+        let mut link = Link::new(self.settings.config.clone(), "syncline", Occasion::First);
+        let server = preflight::check_server(&mut link, Occasion::First).await?;
         let publication = &self.settings.publication;
         let mut catalog = catalog::load(link.connection().await?, server.version, publication, selection).await?;
         preflight::check_tables(&mut catalog, publication, selection, None, Occasion::First)?;

@@ -13,7 +13,8 @@ use super::login::{server_error, unexpected};
 use super::socket::Socket;
 use super::{Session, login};
 use crate::config::PostgresConfig;
-use crate::error::PgError;
+use crate::error::{ConnectError, PgError};
+use crate::preflight::Occasion;
 
 /// For the whole of connecting and logging in.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
@@ -82,11 +83,12 @@ impl Rows {
 }
 
 impl Connection {
-    /// Connects and logs in, within ten seconds.
+    /// Connects and logs in, within ten seconds. The occasion says whether what hinders it may pass by itself.
     pub(crate) async fn open(
         config: &PostgresConfig,
         session: Session,
         application_name: &str,
+        occasion: Occasion,
     ) -> Result<Self, PgError> {
         timeout(CONNECT_LIMIT, async {
             let socket = Socket::open(config).await?;
@@ -100,6 +102,7 @@ impl Connection {
         })
         .await
         .unwrap_or(Err(PgError::Timeout(CONNECT_LIMIT)))
+        .map_err(|cause| PgError::Connect(Box::new(ConnectError { cause, occasion })))
     }
 
     /// Whether a new request may be made; an interrupted one makes a connection useless.

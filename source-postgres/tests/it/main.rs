@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bench_database;
+mod failover;
 mod faults;
 mod login;
 mod preflight;

@@ -1,111 +1,11 @@
-//! What must be right before replication can begin. Each complaint says how to mend it.
+//! The publication and the tables.
 
-use postgres_protocol::escape::{escape_identifier, escape_literal};
-use syncline_core::{Error, ErrorKind, TablePattern, TableSelection};
+use postgres_protocol::escape::escape_identifier;
+use syncline_core::{Error, TablePattern, TableSelection};
 
+use super::{Findings, Occasion};
 use crate::catalog::{Catalog, CatalogTable, DEFAULT_SCHEMA};
-use crate::link::Link;
 use crate::state::State;
-
-/// The oldest server whose stream carries our markers.
-const OLDEST_VERSION: u32 = 140_000;
-
-/// What was found out about the server on the way.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Server {
-    /// Such as 150018.
-    pub(crate) version: u32,
-    /// The patience of its walsenders in milliseconds; zero is endless.
-    pub(crate) sender_timeout_ms: u64,
-}
-
-/// Checks the server itself and the role.
-pub(crate) async fn check_server(link: &mut Link) -> Result<Server, Error> {
-    let rows = link
-        .query(
-            "SELECT current_setting('server_version_num') AS version, current_setting('wal_level') AS wal_level, \
-                 current_setting('server_encoding') AS encoding, \
-                 pg_is_in_recovery() AS standby, current_user AS role, \
-                 (SELECT rolsuper OR rolreplication FROM pg_roles WHERE rolname = current_user) \
-                     OR EXISTS (SELECT FROM pg_roles WHERE rolname = 'rds_replication' \
-                         AND pg_has_role(current_user, oid, 'member')) AS may_replicate, \
-                 (SELECT setting FROM pg_settings WHERE name = 'wal_sender_timeout') AS sender_timeout",
-        )
-        .await?;
-    let version: u32 = rows.parse(0, "version")?;
-    let mut problems = Vec::new();
-    if version < OLDEST_VERSION {
-        problems.push(format!("the server has version {}, but 14 is the oldest that works", version / 10_000));
-    }
-    if rows.is_true(0, "standby") {
-        problems.push("the server is a standby: use the address of the primary".into());
-    }
-    let level = rows.text(0, "wal_level")?;
-    if level != "logical" {
-        problems.push(format!(
-            "wal_level is {level}: run `ALTER SYSTEM SET wal_level = logical;` and restart the server (hosts have a \
-             setting of their own for it, such as rds.logical_replication)"
-        ));
-    }
-    if rows.text(0, "encoding")? == "SQL_ASCII" {
-        problems.push(
-            "the database has encoding SQL_ASCII, so that nobody knows what its text means: copy it into one with encoding \
-             UTF8"
-                .into(),
-        );
-    }
-    if !rows.is_true(0, "may_replicate") {
-        let role = rows.text(0, "role")?;
-        problems.push(format!(
-            "role {role} may not replicate: run `ALTER ROLE {} REPLICATION;` as a superuser",
-            escape_identifier(role)
-        ));
-    }
-    finish(problems)?;
-    Ok(Server { version, sender_timeout_ms: rows.parse(0, "sender_timeout")? })
-}
-
-/// Checks that a new slot can be made.
-pub(crate) async fn check_free_slot(link: &mut Link) -> Result<(), Error> {
-    let rows = link
-        .query(
-            "SELECT current_setting('max_replication_slots')::int AS slots, \
-                 (SELECT count(*) FROM pg_replication_slots) AS used",
-        )
-        .await?;
-    let (slots, used): (u64, u64) = (rows.parse(0, "slots")?, rows.parse(0, "used")?);
-    if used >= slots {
-        return Err(Error::unavailable(format!(
-            "all {slots} replication slots are in use: drop one that nobody needs (SELECT slot_name, active FROM \
-             pg_replication_slots), or raise max_replication_slots and restart the server"
-        )));
-    }
-    if slots - used < 2 {
-        tracing::warn!(slots, used, "only one replication slot is free; a second deployment would find none");
-    }
-    Ok(())
-}
-
-/// When tables are checked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Occasion {
-    /// The tables were never checked with this selection: whatever is wrong is for a person to mend.
-    First,
-    /// They were right before: a migration may be under way, which replication waits for.
-    Again,
-    /// As `Again`, while streaming; what was said at the start is not repeated.
-    Poll,
-}
-
-impl Occasion {
-    /// What is wrong at first ends replication; later it waits, so that the server goes on serving what it has.
-    fn kind(self) -> ErrorKind {
-        match self {
-            Self::First => ErrorKind::Invalid,
-            Self::Again | Self::Poll => ErrorKind::Unavailable,
-        }
-    }
-}
 
 /// Checks the publication, whose oid is returned, and every table that the config reads. A table that only a prefix names
 /// and that cannot be replicated is taken out of the catalog, unless it was replicated before.
@@ -154,10 +54,10 @@ pub(crate) fn check_tables(
         problems.extend(defects);
         true
     });
-    if problems.is_empty() {
-        return Ok(oid);
-    }
-    Err(Error::new(occasion.kind(), problems.join("; ")))
+    let mut findings = Findings::default();
+    problems.into_iter().for_each(|problem| findings.add(occasion.kind(), problem));
+    findings.finish()?;
+    Ok(oid)
 }
 
 fn check_pattern(pattern: &TablePattern, catalog: &Catalog, occasion: Occasion, problems: &mut Vec<String>) {
@@ -272,13 +172,4 @@ fn create_publication(publication: &str, catalog: &Catalog) -> String {
     } else {
         format!("CREATE PUBLICATION {name} FOR TABLE {};", tables.join(", "))
     }
-}
-
-/// The SQL condition that finds a slot by its name.
-pub(crate) fn slot_condition(slot: &str) -> String {
-    format!("slot_name = {}", escape_literal(slot))
-}
-
-fn finish(problems: Vec<String>) -> Result<(), Error> {
-    if problems.is_empty() { Ok(()) } else { Err(Error::invalid(problems.join("; "))) }
 }

@@ -1,0 +1,90 @@
+//! The server itself and the role.
+
+use postgres_protocol::escape::escape_identifier;
+use syncline_core::{Error, ErrorKind};
+
+use super::{Findings, Occasion};
+use crate::link::Link;
+
+/// The oldest server whose stream carries our markers.
+const OLDEST_VERSION: u32 = 140_000;
+
+/// What was found out about the server on the way.
+#[derive(Debug, Clone)]
+pub(crate) struct Server {
+    /// Such as 150018.
+    pub(crate) version: u32,
+    /// The patience of its walsenders in milliseconds; zero is endless.
+    pub(crate) sender_timeout_ms: u64,
+}
+
+/// Checks the server itself and the role.
+pub(crate) async fn check_server(link: &mut Link, occasion: Occasion) -> Result<Server, Error> {
+    let rows = link
+        .query(
+            "SELECT current_setting('server_version_num') AS version, current_setting('wal_level') AS wal_level, \
+                 current_setting('server_encoding') AS encoding, \
+                 pg_is_in_recovery() AS standby, current_user AS role, \
+                 (SELECT rolsuper OR rolreplication FROM pg_roles WHERE rolname = current_user) \
+                     OR EXISTS (SELECT FROM pg_roles WHERE rolname = 'rds_replication' \
+                         AND pg_has_role(current_user, oid, 'member')) AS may_replicate, \
+                 (SELECT setting FROM pg_settings WHERE name = 'wal_sender_timeout') AS sender_timeout",
+        )
+        .await?;
+    let version: u32 = rows.parse(0, "version")?;
+    let mut findings = Findings::default();
+    let kind = occasion.kind();
+    if version < OLDEST_VERSION {
+        findings.add(kind, format!("the server has version {}, but 14 is the oldest that works", version / 10_000));
+    }
+    if rows.is_true(0, "standby") {
+        // Even at first: it may be about to be promoted.
+        findings.add(ErrorKind::Unavailable, "the server is a standby: use the address of the primary");
+    }
+    let level = rows.text(0, "wal_level")?;
+    if level != "logical" {
+        let problem = format!(
+            "wal_level is {level}: run `ALTER SYSTEM SET wal_level = logical;` and restart the server (hosts have a \
+             setting of their own for it, such as rds.logical_replication)"
+        );
+        findings.add(kind, problem);
+    }
+    if rows.text(0, "encoding")? == "SQL_ASCII" {
+        findings.add(
+            kind,
+            "the database has encoding SQL_ASCII, so that nobody knows what its text means: copy it into one with encoding \
+             UTF8",
+        );
+    }
+    if !rows.is_true(0, "may_replicate") {
+        let role = rows.text(0, "role")?;
+        let problem = format!(
+            "role {role} may not replicate: run `ALTER ROLE {} REPLICATION;` as a superuser",
+            escape_identifier(role)
+        );
+        findings.add(kind, problem);
+    }
+    findings.finish()?;
+    Ok(Server { version, sender_timeout_ms: rows.parse(0, "sender_timeout")? })
+}
+
+/// Checks that a new slot can be made.
+pub(crate) async fn check_free_slot(link: &mut Link) -> Result<(), Error> {
+    let rows = link
+        .query(
+            "SELECT current_setting('max_replication_slots')::int AS slots, \
+                 (SELECT count(*) FROM pg_replication_slots) AS used",
+        )
+        .await?;
+    let (slots, used): (u64, u64) = (rows.parse(0, "slots")?, rows.parse(0, "used")?);
+    if used >= slots {
+        return Err(Error::unavailable(format!(
+            "all {slots} replication slots are in use: drop one that nobody needs (SELECT slot_name, active FROM \
+             pg_replication_slots), or raise max_replication_slots and restart the server"
+        )));
+    }
+    if slots - used < 2 {
+        tracing::warn!(slots, used, "only one replication slot is free; a second deployment would find none");
+    }
+    Ok(())
+}
