@@ -13,7 +13,7 @@ use crate::connection::{self, Connection};
 use crate::link::Link;
 use crate::lsn::Lsn;
 use crate::output::{Output, Stop};
-use crate::preflight::{self, Occasion, Server};
+use crate::preflight::{self, Asking, Findings, Occasion, Server};
 use crate::reread::Readable;
 use crate::schema::{self, Change};
 use crate::slot;
@@ -104,21 +104,19 @@ impl Session {
         // Server and login were right when the slot was made; the tables, if the same ones are asked for as then.
         let occasion = if known.as_ref().is_some_and(State::has_slot) { Occasion::Again } else { Occasion::First };
         let mut sql = Link::new(settings.config.clone(), "syncline", occasion);
-        let server = preflight::check_server(&mut sql, occasion).await?;
+        let mut findings = Findings::default();
+        let name = &settings.publication;
+        let (server, mut catalog) = preflight::look(&mut sql, name, &start.selection, occasion, &mut findings).await?;
         let selected = selection_hash(&start.selection)?;
-        let mut catalog =
-            catalog::load(sql.connection().await?, server.version, &settings.publication, &start.selection).await?;
         let same_tables = known.as_ref().is_some_and(|state| state.selection == selected);
         let about_tables = if same_tables { occasion } else { Occasion::First };
         let out = known.as_mut().map_or(Ok(None), |state| note_out_of_log(state, &catalog))?;
-        let checked = preflight::check_tables(
-            &mut catalog,
-            &settings.publication,
-            &start.selection,
-            known.as_ref(),
-            about_tables,
-        );
-        let publication = checked.map_err(|error| failed_after(out, error))?;
+        let publication =
+            preflight::check_tables(&mut catalog, name, &start.selection, known.as_ref(), about_tables, &mut findings);
+        if known.is_none() {
+            preflight::check_slot(&mut sql, &settings.slot(), Asking::NewStore, &mut findings).await?;
+        }
+        findings.finish().map_err(|error| failed_after(out, error))?;
 
         let incarnation = known.as_ref().map_or_else(|| Uuid::new_v4().as_u64_pair().0, |state| state.incarnation);
         let name = slot::application_name(incarnation);
@@ -163,7 +161,6 @@ impl Session {
                 (state, position, durable.is_none(), changed)
             }
             None => {
-                slot::check_name(&mut sql, &settings.slot()).await?;
                 let table = catalog.tables.first().map(|table| table.record.label()).unwrap_or_default();
                 return Err(Stop::EndedAfter(Box::new(intended(Lsn(0)).progress(table, 0, None)?)));
             }
@@ -346,8 +343,11 @@ impl Session {
         let connection = self.sql.connection().await?;
         let mut catalog = catalog::load(connection, self.server.version, name, &self.selection).await?;
         let out = note_out_of_log(&mut self.state, &catalog)?;
-        let checked = preflight::check_tables(&mut catalog, name, &self.selection, Some(&self.state), Occasion::Poll);
-        let publication = checked.map_err(|error| failed_after(out, error))?;
+        let known = Some(&self.state);
+        let mut findings = Findings::default();
+        let publication =
+            preflight::check_tables(&mut catalog, name, &self.selection, known, Occasion::Poll, &mut findings);
+        findings.finish().map_err(|error| failed_after(out, error))?;
         if publication != self.state.publication {
             return Err(Stop::Lost(format!(
                 "publication {name} was dropped and made again; what changed in between is not in the log"

@@ -15,7 +15,7 @@ use crate::connection::{Connection, Session};
 use crate::error::PgError;
 use crate::link::Link;
 use crate::lsn::Lsn;
-use crate::preflight::{self, Occasion};
+use crate::preflight::{self, Findings, Occasion};
 use crate::source::{Settings, Shared};
 use crate::state::{SlotOwner, State};
 use crate::visibility::blockers;
@@ -74,13 +74,16 @@ fn lost(error: &PgError) -> Option<String> {
 }
 
 /// The SQL condition that finds a slot by its name.
-fn slot_condition(slot: &str) -> String {
+pub(crate) fn slot_condition(slot: &str) -> String {
     format!("slot_name = {}", escape_literal(slot))
 }
 
+/// What the names of all connections that use slots begin with.
+const OWN_PREFIX: &str = "syncline ";
+
 /// How our connections of one slot call themselves. The random part tells them from those of another store.
 pub(crate) fn application_name(incarnation: u64) -> String {
-    format!("syncline {incarnation:016x}")
+    format!("{OWN_PREFIX}{incarnation:016x}")
 }
 
 /// Whether the slot exists, the server still keeps what it needs, and nobody has moved it beyond `position`, up to where
@@ -174,7 +177,9 @@ pub(crate) async fn create(
     if let Some(holder) = drop_own(link, shared, owner).await? {
         return Err(SlotError::Failed(in_use(slot, &holder)));
     }
-    preflight::check_free_slot(link).await?;
+    let mut findings = Findings::default();
+    preflight::check_free_slot(link, &mut findings).await?;
+    findings.finish()?;
     match walsender::create_slot(replication, slot).await {
         Ok(consistent_point) => Ok(consistent_point),
         Err(error) => {
@@ -194,18 +199,27 @@ pub(crate) async fn create(
 #[derive(Debug)]
 enum Occupancy {
     Missing,
-    /// Nobody uses it now, and if it is lost nobody can any more.
-    Idle {
-        lost: bool,
-    },
+    Idle,
     Held(Holder),
 }
 
 /// A process that uses a slot.
 #[derive(Debug)]
-struct Holder {
+pub(crate) struct Holder {
     pid: String,
     application_name: String,
+}
+
+impl Holder {
+    pub(crate) fn new(pid: &str, application_name: Option<&str>) -> Self {
+        let application_name = application_name.unwrap_or("a process that has just ended").to_owned();
+        Self { pid: pid.to_owned(), application_name }
+    }
+
+    /// Whether it calls itself as some source of ours does.
+    pub(crate) fn may_be_ours(&self) -> bool {
+        self.application_name.starts_with(OWN_PREFIX)
+    }
 }
 
 impl fmt::Display for Holder {
@@ -214,7 +228,7 @@ impl fmt::Display for Holder {
     }
 }
 
-fn in_use(slot: &str, holder: &impl fmt::Display) -> Error {
+pub(crate) fn in_use(slot: &str, holder: &impl fmt::Display) -> Error {
     Error::unavailable(format!(
         "replication slot {slot} is in use by {holder}: another replicator must have a slot of its own, given by \
          PostgresSource::slot"
@@ -223,7 +237,7 @@ fn in_use(slot: &str, holder: &impl fmt::Display) -> Error {
 
 async fn occupancy(link: &mut Link, slot: &str) -> Result<Occupancy, PgError> {
     let sql = format!(
-        "SELECT s.active_pid, s.wal_status, a.application_name FROM pg_replication_slots s \
+        "SELECT s.active_pid, a.application_name FROM pg_replication_slots s \
          LEFT JOIN pg_stat_activity a ON a.pid = s.active_pid WHERE s.{}",
         slot_condition(slot)
     );
@@ -232,25 +246,9 @@ async fn occupancy(link: &mut Link, slot: &str) -> Result<Occupancy, PgError> {
         return Ok(Occupancy::Missing);
     }
     Ok(match rows.get(0, "active_pid") {
-        Some(pid) => Occupancy::Held(Holder {
-            pid: pid.to_owned(),
-            application_name: rows.get(0, "application_name").unwrap_or("a process that has just ended").to_owned(),
-        }),
-        None => Occupancy::Idle { lost: rows.get(0, "wal_status") == Some("lost") },
+        Some(pid) => Occupancy::Held(Holder::new(pid, rows.get(0, "application_name"))),
+        None => Occupancy::Idle,
     })
-}
-
-/// Whether a store that has no slot may take this name. A slot that is there may be that of a store whose replicator is
-/// just not running, and holds what that store has yet to read.
-pub(crate) async fn check_name(link: &mut Link, slot: &str) -> Result<(), SlotError> {
-    match occupancy(link, slot).await? {
-        Occupancy::Missing | Occupancy::Idle { lost: true } => Ok(()),
-        Occupancy::Held(holder) => Err(SlotError::Failed(in_use(slot, &holder))),
-        Occupancy::Idle { lost: false } => Err(SlotError::Failed(Error::invalid(format!(
-            "replication slot {slot} is there already, and this store did not make it: if the store that did is gone, run \
-             `SELECT pg_drop_replication_slot('{slot}');`, else give this one a name of its own with PostgresSource::slot"
-        )))),
-    }
 }
 
 /// Drops the slot of a store that starts over, before the store forgets that it has one. Nothing is done on another
@@ -293,7 +291,7 @@ async fn drop_own(link: &mut Link, shared: &Shared, owner: &SlotOwner) -> Result
                 }
                 end_holder(link, shared, slot, &own_name, began.elapsed() > GRACE).await?;
             }
-            Occupancy::Idle { .. } => {
+            Occupancy::Idle => {
                 tracing::warn!(slot, "dropping the replication slot of an earlier life of this store");
                 let sql = format!(
                     "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE {}",

@@ -17,12 +17,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::catalog;
 use crate::config::PostgresConfig;
 use crate::link::{Link, MESSAGE_PREFIX};
 use crate::lsn::Lsn;
 use crate::output::{Output, Stop, WAITING_BATCHES};
-use crate::preflight::{self, Occasion};
+use crate::preflight::{self, Asking, Findings, Occasion};
 use crate::reread::{self, Readable};
 use crate::session::Session;
 use crate::visibility::Streamed;
@@ -160,23 +159,22 @@ impl PostgresSource {
     }
 
     /// Looks whether replication of these tables could begin: the server's version and settings, the role, the
-    /// publication, the tables. Changes nothing. A check for people; a run makes the same checks.
+    /// publication, the tables, the slot. Changes nothing. A check for people; a run makes the same checks.
     ///
     /// # Errors
-    /// `Invalid` with everything that is wrong and how to mend it; `Unauthorized` if the login is refused; `Unavailable` if
+    /// `Invalid` with everything that is wrong and how to mend it, one line for each problem; `Unauthorized` if the login is refused; `Unavailable` if
     /// the server cannot be reached, is a standby, or has no slot left.
     pub async fn check(&self, selection: &TableSelection) -> Result<()> {
         let mut link = Link::new(self.settings.config.clone(), "syncline", Occasion::First);
-        let server = preflight::check_server(&mut link, Occasion::First).await?;
         let publication = &self.settings.publication;
-        let mut catalog = catalog::load(link.connection().await?, server.version, publication, selection).await?;
-        preflight::check_tables(&mut catalog, publication, selection, None, Occasion::First)?;
-        let slot = escape_literal(&self.slot_name());
-        let known = link.query(&format!("SELECT FROM pg_replication_slots WHERE slot_name = {slot}")).await?;
-        if known.len() == 0 {
-            preflight::check_free_slot(&mut link).await?;
+        let mut findings = Findings::default();
+        let (_, mut catalog) =
+            preflight::look(&mut link, publication, selection, Occasion::First, &mut findings).await?;
+        preflight::check_tables(&mut catalog, publication, selection, None, Occasion::First, &mut findings);
+        match preflight::check_slot(&mut link, &self.slot_name(), Asking::Anybody, &mut findings).await {
+            Ok(()) => findings.finish(),
+            Err(error) => Err(findings.and(error.into())),
         }
-        Ok(())
     }
 }
 
@@ -208,12 +206,9 @@ pub(crate) fn message_sql(content: &str) -> String {
 #[async_trait]
 impl Source for PostgresSource {
     async fn events(&self, start: SourceStart) -> Result<BoxStream<'static, Result<Vec<SourceEvent>>>> {
-        let slot = self.settings.slot();
-        let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
-        if slot.is_empty() || slot.len() > 63 || !slot.bytes().all(plain) {
-            return Err(Error::invalid(format!(
-                "`{slot}` cannot be the name of a replication slot: use lower-case letters, digits and underscores"
-            )));
+        // To a store that has a slot, another name would mean to give that one up.
+        if start.state.is_some() || start.position.is_some() {
+            preflight::check_slot_name(&self.settings.slot())?;
         }
         let (sender, batches) = mpsc::channel(WAITING_BATCHES);
         let output = Output::new(sender);

@@ -14,6 +14,20 @@ impl Findings {
         self.list.push((kind, problem.into()));
     }
 
+    /// One more problem, which was met as an error.
+    pub(crate) fn add_error(&mut self, error: &Error) {
+        self.add(error.kind(), error.to_string());
+    }
+
+    /// What to tell if an error ends the checks: it comes last.
+    pub(crate) fn and(mut self, error: Error) -> Error {
+        if self.list.is_empty() {
+            return error;
+        }
+        self.add_error(&error);
+        self.finish().err().unwrap_or(error)
+    }
+
     /// # Errors
     /// With all problems, one a line if there are several; waiting helps only if it helps against each of them.
     pub(crate) fn finish(self) -> Result<(), Error> {

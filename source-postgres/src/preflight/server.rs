@@ -19,7 +19,14 @@ pub(crate) struct Server {
 }
 
 /// Checks the server itself and the role.
-pub(crate) async fn check_server(link: &mut Link, occasion: Occasion) -> Result<Server, Error> {
+///
+/// # Errors
+/// If nothing more can be found out: the server cannot be asked, or is so old that it would not understand.
+pub(crate) async fn check_server(
+    link: &mut Link,
+    occasion: Occasion,
+    findings: &mut Findings,
+) -> Result<Server, Error> {
     let rows = link
         .query(
             "SELECT current_setting('server_version_num') AS version, current_setting('wal_level') AS wal_level, \
@@ -32,7 +39,6 @@ pub(crate) async fn check_server(link: &mut Link, occasion: Occasion) -> Result<
         )
         .await?;
     let version: u32 = rows.parse(0, "version")?;
-    let mut findings = Findings::default();
     let kind = occasion.kind();
     if version < OLDEST_VERSION {
         findings.add(kind, format!("the server has version {}, but 14 is the oldest that works", version / 10_000));
@@ -64,27 +70,8 @@ pub(crate) async fn check_server(link: &mut Link, occasion: Occasion) -> Result<
         );
         findings.add(kind, problem);
     }
-    findings.finish()?;
+    if version < OLDEST_VERSION {
+        std::mem::take(findings).finish()?;
+    }
     Ok(Server { version, sender_timeout_ms: rows.parse(0, "sender_timeout")? })
-}
-
-/// Checks that a new slot can be made.
-pub(crate) async fn check_free_slot(link: &mut Link) -> Result<(), Error> {
-    let rows = link
-        .query(
-            "SELECT current_setting('max_replication_slots')::int AS slots, \
-                 (SELECT count(*) FROM pg_replication_slots) AS used",
-        )
-        .await?;
-    let (slots, used): (u64, u64) = (rows.parse(0, "slots")?, rows.parse(0, "used")?);
-    if used >= slots {
-        return Err(Error::unavailable(format!(
-            "all {slots} replication slots are in use: drop one that nobody needs (SELECT slot_name, active FROM \
-             pg_replication_slots), or raise max_replication_slots and restart the server"
-        )));
-    }
-    if slots - used < 2 {
-        tracing::warn!(slots, used, "only one replication slot is free; a second deployment would find none");
-    }
-    Ok(())
 }

@@ -1,38 +1,35 @@
 //! The publication and the tables.
 
 use postgres_protocol::escape::escape_identifier;
-use syncline_core::{Error, TablePattern, TableSelection};
+use syncline_core::{TablePattern, TableSelection};
 
 use super::{Findings, Occasion};
 use crate::catalog::{Catalog, CatalogTable, DEFAULT_SCHEMA};
 use crate::state::State;
 
-/// Checks the publication, whose oid is returned, and every table that the config reads. A table that only a prefix names
-/// and that cannot be replicated is taken out of the catalog, unless it was replicated before.
+/// Checks the publication, whose oid is returned (0 if there is none), and every table that the config reads. A table that
+/// only a prefix names and that cannot be replicated is taken out of the catalog, unless it was replicated before.
 pub(crate) fn check_tables(
     catalog: &mut Catalog,
     publication: &str,
     selection: &TableSelection,
     known: Option<&State>,
     occasion: Occasion,
-) -> Result<u32, Error> {
-    let Some(found) = &catalog.publication else {
-        let text = format!(
-            "there is no publication `{publication}`: run `{}` as the owner of the tables",
-            create_publication(publication, catalog)
-        );
-        return Err(Error::new(occasion.kind(), text));
-    };
+    findings: &mut Findings,
+) -> u32 {
     let alter = format!("ALTER PUBLICATION {}", escape_identifier(publication));
-    let (oid, via_root) = (found.oid, found.via_root);
+    let found = catalog.publication.as_ref().map(|found| (found.oid, found.via_root));
     let mut problems = Vec::new();
-    if !found.left_out.is_empty() {
-        problems.push(format!(
+    match &catalog.publication {
+        None => problems.push(no_publication(publication, catalog)),
+        Some(found) if !found.left_out.is_empty() => problems.push(format!(
             "publication {publication} leaves out {}, so that rows would never go away: run `{alter} SET (publish = \
              'insert, update, delete, truncate');`",
             found.left_out.join(" and ")
-        ));
+        )),
+        Some(_) => {}
     }
+    let via_root = found.map(|(_, via_root)| via_root);
     for pattern in &selection.patterns {
         check_pattern(pattern, catalog, occasion, &mut problems);
     }
@@ -54,10 +51,8 @@ pub(crate) fn check_tables(
         problems.extend(defects);
         true
     });
-    let mut findings = Findings::default();
     problems.into_iter().for_each(|problem| findings.add(occasion.kind(), problem));
-    findings.finish()?;
-    Ok(oid)
+    found.map_or(0, |(oid, _)| oid)
 }
 
 fn check_pattern(pattern: &TablePattern, catalog: &Catalog, occasion: Occasion, problems: &mut Vec<String>) {
@@ -96,10 +91,11 @@ fn check_pattern(pattern: &TablePattern, catalog: &Catalog, occasion: Occasion, 
     }
 }
 
-/// What keeps a table from being replicated.
+/// What keeps a table from being replicated. `via_root` is how the publication shows partitions, if there is one; without
+/// it all but that can be told.
 fn defects(
     table: &CatalogTable,
-    via_root: bool,
+    via_root: Option<bool>,
     publication: &str,
     alter: &str,
     known: Option<&State>,
@@ -116,12 +112,12 @@ fn defects(
         return vec![format!("table {label} is unlogged: run `ALTER TABLE {name} SET LOGGED;`")];
     }
     let mut defects = Vec::new();
-    if table.partitioned && via_root {
+    if table.partitioned && via_root == Some(true) {
         defects.push(format!(
             "table {label} is partitioned, and publication {publication} publishes it by its root, which hides \
              truncated partitions: run `{alter} SET (publish_via_partition_root = false);`"
         ));
-    } else if !table.published {
+    } else if !table.published && via_root.is_some() {
         defects.push(format!("table {label} is not in publication {publication}: run `{alter} ADD TABLE {name};`"));
     }
     let to_be_read = known.is_none_or(|state| !state.is_complete() || state.table_of(record.oid).is_none());
@@ -160,16 +156,18 @@ fn defects(
 }
 
 /// The statement that would make the publication.
-fn create_publication(publication: &str, catalog: &Catalog) -> String {
+fn no_publication(publication: &str, catalog: &Catalog) -> String {
     let tables: Vec<String> = catalog
         .tables
         .iter()
+        .filter(|table| matches!(table.kind, 'r' | 'p') && table.permanent)
         .map(|table| format!("{}.{}", escape_identifier(&table.record.schema), escape_identifier(&table.record.name)))
         .collect();
     let name = escape_identifier(publication);
-    if tables.is_empty() || tables.len() > 30 {
-        format!("CREATE PUBLICATION {name} FOR ALL TABLES;")
+    let (statement, role) = if tables.is_empty() || tables.len() > 30 {
+        (format!("CREATE PUBLICATION {name} FOR ALL TABLES;"), "a superuser")
     } else {
-        format!("CREATE PUBLICATION {name} FOR TABLE {};", tables.join(", "))
-    }
+        (format!("CREATE PUBLICATION {name} FOR TABLE {};", tables.join(", ")), "the owner of the tables")
+    };
+    format!("there is no publication `{publication}`: run `{statement}` as {role}")
 }

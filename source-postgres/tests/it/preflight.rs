@@ -182,3 +182,60 @@ async fn a_migration_under_way_is_waited_for() {
     database.execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (3)").await;
     replica.until_equal(&database, "t").await;
 }
+
+#[tokio::test]
+async fn all_that_is_wrong_is_told_at_once_in_a_line_each() {
+    let cluster = ClusterOptions::new().setting("wal_level", "replica").start().await.unwrap();
+    let url = cluster.fresh_database().await.unwrap();
+    let database = Database::at(url, "CREATE TABLE keyless (id int); CREATE TABLE hidden (id int PRIMARY KEY)").await;
+    database
+        .execute(
+            "DROP PUBLICATION syncline; CREATE ROLE weak LOGIN; GRANT SELECT ON keyless TO weak;
+             SELECT pg_create_physical_replication_slot('taken')",
+        )
+        .await;
+    let source = PostgresSource::new(&database.url.replace("postgres@", "weak@")).unwrap().slot("taken");
+    let mut selection = tables(&["keyless", "nowhere"]);
+    selection.patterns.extend(columns("hidden", &["id", "w"]).patterns);
+    let expected = [
+        "wal_level is replica",
+        "role weak may not replicate",
+        "there is no publication `syncline`",
+        "there is no table public.nowhere",
+        "table public.hidden has no column `w`",
+        "this role may not read table public.hidden",
+        "table public.keyless has no key",
+        "replication slot taken is that of a standby",
+    ];
+    let checked = source.check(&selection).await.unwrap_err();
+    let run = Replica::new(source.clone(), selection.clone()).start().await.unwrap_err();
+    for error in [checked, run] {
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+        let lines: Vec<&str> = error.message().lines().collect();
+        assert_eq!(lines[0], "8 things are wrong:");
+        assert_eq!(lines.len(), 9, "{error}");
+        for part in expected {
+            let found = lines.iter().filter(|line| line.starts_with("- ") && line.contains(part)).count();
+            assert_eq!(found, 1, "`{part}`: {error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_slot_of_somebody_else_is_told() {
+    let (cluster, other) = (ClusterOptions::new().start().await.unwrap(), "CREATE TABLE t (id int PRIMARY KEY)");
+    let one = Database::at(cluster.fresh_database().await.unwrap(), "CREATE TABLE t (id int PRIMARY KEY)").await;
+    let two = Database::at(cluster.fresh_database().await.unwrap(), other).await;
+    two.execute("SELECT pg_create_logical_replication_slot('theirs', 'pgoutput')").await;
+    let selection = tables(&["t"]);
+    let source = one.source().slot("theirs");
+    let name = two.value("SELECT current_database()").await.unwrap();
+    assert_says(
+        &source.check(&selection).await.unwrap_err().to_string(),
+        &[&format!("slot theirs belongs to database {name}"), "SELECT pg_drop_replication_slot('theirs');"],
+    );
+    // In its own database it may be that of the store which is asked for.
+    two.source().slot("theirs").check(&selection).await.unwrap();
+    let told = two.source().slot("Theirs").check(&selection).await.unwrap_err();
+    assert_says(&told.to_string(), &["`Theirs` cannot be the name"]);
+}
