@@ -14,6 +14,7 @@ mod identity;
 pub mod json;
 mod local_transaction;
 mod operation;
+mod suggestion;
 mod table;
 mod time;
 mod value;
@@ -90,7 +91,11 @@ pub use server::{Readiness, ServiceLimits, SyncService};
 pub use source::{Reread, SnapshotProgress, Source, SourceEvent, SourcePosition, SourceStart, SourceState};
 #[cfg(feature = "jwt")]
 pub use static_keys::StaticKeys;
-pub use table::{Field, RowKey, SourceColumn, SourceRow, SourceTable, TableId, TablePattern, TableSelection};
+pub use suggestion::nearest_name;
+pub use table::{
+    ConfigPlace, Field, RowKey, SourceColumn, SourceRow, SourceTable, TableId, TablePattern, TablePlaces,
+    TableSelection,
+};
 pub use time::{Time, WallTime};
 pub use transport::{LineStream, Transport};
 pub use value::Value;

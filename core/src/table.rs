@@ -1,5 +1,7 @@
 //! Tables and rows of a source, as replication sees them.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -101,7 +103,9 @@ pub struct TableSelection {
 }
 
 /// A table, or all tables with a prefix, and the columns that are read.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+///
+/// Where it is named is not part of it: two that differ only in that are equal, and are stored alike.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct TablePattern {
     /// The schema; `None` is the source's default (`public` in Postgres).
     pub schema: Option<Arc<str>>,
@@ -111,7 +115,45 @@ pub struct TablePattern {
     pub prefix: bool,
     /// The columns that are read; `None` is all of them.
     pub columns: Option<Vec<Arc<str>>>,
+    /// Where the sync config names it, for messages.
+    #[serde(skip)]
+    pub places: TablePlaces,
 }
+
+/// Where a sync config names a table and its columns first; empty if no config does.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TablePlaces {
+    /// The table.
+    pub table: Option<ConfigPlace>,
+    /// Every column that is named, even where all are read.
+    pub columns: BTreeMap<Arc<str>, ConfigPlace>,
+}
+
+/// A place in the text of a sync config; shown as `4:12 (stream my_lists)`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigPlace {
+    /// The stream whose query stands there.
+    pub stream: Arc<str>,
+    /// The line, from 1.
+    pub line: usize,
+    /// The column in characters, from 1.
+    pub column: usize,
+}
+
+impl fmt::Display for ConfigPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{} (stream {})", self.line, self.column, self.stream)
+    }
+}
+
+impl PartialEq for TablePattern {
+    fn eq(&self, other: &Self) -> bool {
+        let Self { schema, name, prefix, columns, places: _ } = self;
+        (schema, name, prefix, columns) == (&other.schema, &other.name, &other.prefix, &other.columns)
+    }
+}
+
+impl Eq for TablePattern {}
 
 impl TablePattern {
     /// Whether it names this table. `default_schema` stands for a missing one.

@@ -27,6 +27,8 @@ const ORDERED_TYPES: [&str; 11] =
 pub(crate) struct Catalog {
     pub(crate) publication: Option<Publication>,
     pub(crate) tables: Vec<CatalogTable>,
+    /// Schema and name of everything that a query could name in the schemas that some pattern names.
+    pub(crate) names: Vec<(String, String)>,
 }
 
 /// A publication.
@@ -99,7 +101,7 @@ async fn load_in_snapshot(
     selection: &TableSelection,
 ) -> Result<Catalog, PgError> {
     let (publication, published, memberships) = load_publication(connection, version, publication).await?;
-    let relations = load_relations(connection, selection).await?;
+    let (relations, names) = load_relations(connection, selection).await?;
     let parts = load_parts(connection, &relations).await?;
 
     let oids = with_rows(&relations, &parts);
@@ -119,7 +121,7 @@ async fn load_in_snapshot(
             table(version, selection, relation, &own_parts, &columns, &keys, &by_name, &memberships)
         })
         .collect();
-    Ok(Catalog { publication, tables })
+    Ok(Catalog { publication, tables, names })
 }
 
 /// The tables of which columns and keys are asked for, each once.
@@ -256,12 +258,16 @@ async fn load_publication(
     Ok((Some(publication), published, memberships))
 }
 
-/// The relations that some pattern names. A partition is left out if its root is named too.
-async fn load_relations(connection: &mut Connection, selection: &TableSelection) -> Result<Vec<Relation>, PgError> {
+/// The relations that some pattern names, and the names of all that are in their schemas. A partition is left out if its
+/// root is named too.
+async fn load_relations(
+    connection: &mut Connection,
+    selection: &TableSelection,
+) -> Result<(Vec<Relation>, Vec<(String, String)>), PgError> {
     let schemas: BTreeSet<&str> =
         selection.patterns.iter().map(|pattern| pattern.schema.as_deref().unwrap_or(DEFAULT_SCHEMA)).collect();
     if schemas.is_empty() {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), Vec::new()));
     }
     let schemas = schemas.into_iter().map(escape_literal).collect::<Vec<_>>().join(",");
     let sql = format!(
@@ -272,19 +278,20 @@ async fn load_relations(connection: &mut Connection, selection: &TableSelection)
     );
     // Functions look past the snapshot: of a table that has just been dropped they know neither rights nor root.
     let rows = connection.query(&sql, LIMIT).await?;
-    let mut relations = Vec::new();
+    let (mut relations, mut names) = (Vec::new(), Vec::new());
     for row in 0..rows.len() {
         if rows.get(row, "root").is_none() {
             continue;
         }
         let relation = Relation::read(&rows, row)?;
+        names.push((relation.schema.clone(), relation.name.clone()));
         if selection.matches(DEFAULT_SCHEMA, &relation.schema, &relation.name) {
             relations.push(relation);
         }
     }
     let named: BTreeSet<u32> = relations.iter().map(|relation| relation.oid).collect();
     relations.retain(|relation| relation.root == relation.oid || !named.contains(&relation.root));
-    Ok(relations)
+    Ok((relations, names))
 }
 
 async fn load_parts(connection: &mut Connection, relations: &[Relation]) -> Result<Vec<Relation>, PgError> {

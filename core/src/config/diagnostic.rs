@@ -4,8 +4,10 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::lines::Lines;
 use super::scalar::Scalar;
 use super::span::Span;
+use crate::suggestion::nearest_name;
 
 /// How bad a [`Diagnostic`] is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -85,13 +87,9 @@ impl Diagnostics {
     pub(super) fn new(text: &str, mut list: Vec<Diagnostic>) -> Self {
         list.sort_by_key(|diagnostic| (diagnostic.span.start, diagnostic.level));
         list.dedup();
-        let mut starts = vec![0];
-        starts.extend(text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1));
+        let lines = Lines::new(text);
         for diagnostic in &mut list {
-            let line = starts.partition_point(|start| *start <= diagnostic.span.start).max(1);
-            let before = text.get(starts[line - 1]..diagnostic.span.start).unwrap_or("");
-            diagnostic.line = line;
-            diagnostic.column = before.chars().count() + 1;
+            (diagnostic.line, diagnostic.column) = lines.at(diagnostic.span.start);
         }
         Self { text: text.into(), list }
     }
@@ -204,7 +202,7 @@ impl Diagnostic {
 
     /// Appends "did you mean" if there is a near name.
     pub(super) fn near(&mut self, name: &str, candidates: &[&str]) {
-        if let Some(near) = super::suggestion::nearest(name, candidates) {
+        if let Some(near) = nearest_name(name, candidates) {
             self.help(format!("did you mean `{near}`?"));
         }
     }

@@ -47,7 +47,8 @@ impl PartialEq for RequestInput {
 /// An input of a condition, which may compare rows with the request.
 #[derive(Debug, Clone)]
 pub(super) enum ConditionInput {
-    Column(Column),
+    /// A column, and where it stands in its query.
+    Column(Column, Span),
     Request(RequestInput),
 }
 

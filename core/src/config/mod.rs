@@ -13,10 +13,12 @@ mod evaluate;
 mod expression;
 mod functions;
 mod json_tree;
+mod lines;
 mod normal_form;
 mod operation;
 mod options;
 mod outline;
+mod places;
 mod plan;
 mod request;
 mod resolve;
@@ -24,7 +26,6 @@ mod resolve_expression;
 mod scalar;
 mod span;
 mod sql;
-mod suggestion;
 mod table_evaluator;
 
 use std::sync::Arc;
@@ -42,6 +43,7 @@ use crate::error::Result;
 use crate::table::{SourceTable, TablePattern, TableSelection};
 use diagnostic::Report;
 use outline::{Outline, StreamOutline};
+use places::Places;
 use plan::{Plan, Planner, StreamQueries};
 use request::Budget;
 use resolve::Output;
@@ -91,10 +93,11 @@ impl SyncConfig {
         let mut report = Report::default();
         let root = document::read(text, &mut report);
         let mut planner = Planner::default();
+        let mut places = Places::new(text);
         if root.is_some() || report.is_empty() {
             let Outline { streams } = outline::read(root.as_ref(), &mut report);
             for stream in &streams {
-                planner.add(compile(stream, &mut report), &mut report);
+                planner.add(compile(stream, &mut places, &mut report), &mut report);
             }
         }
         let warnings = report.finish(text);
@@ -102,7 +105,7 @@ impl SyncConfig {
             return Err(warnings);
         }
         let plan = planner.finish();
-        let selection = selection(&plan);
+        let selection = selection(&plan, places);
         let names = plan.streams.iter().map(|stream| Arc::clone(&stream.name)).collect();
         Ok(Self(Arc::new(Inner { text: text.into(), warnings, plan, selection, names })))
     }
@@ -162,8 +165,9 @@ impl SyncConfig {
 }
 
 /// Compiles the queries of a stream up to their normal form, and reports what is wrong with them.
-fn compile<'a>(stream: &'a StreamOutline, report: &mut Report) -> StreamQueries<'a> {
+fn compile<'a>(stream: &'a StreamOutline, places: &mut Places<'_>, report: &mut Report) -> StreamQueries<'a> {
     let mut queries = Vec::new();
+    let name = Arc::from(stream.name.text());
     for scalar in &stream.queries {
         let mut report = report.of(scalar);
         let select = match sql::parse(scalar.text()) {
@@ -175,6 +179,7 @@ fn compile<'a>(stream: &'a StreamOutline, report: &mut Report) -> StreamQueries<
             }
         };
         let Some(query) = resolve::resolve(&select, &mut report) else { continue };
+        places.add(&name, scalar, &query);
         let condition = query.condition.as_ref();
         let Some(branches) = normal_form::normalize(condition, query.span, &mut report) else { continue };
         queries.push((scalar, query, branches));
@@ -189,7 +194,7 @@ fn compile<'a>(stream: &'a StreamOutline, report: &mut Report) -> StreamQueries<
 }
 
 /// One pattern per table reference, with every column that some evaluator of it reads.
-fn selection(plan: &Plan) -> TableSelection {
+fn selection(plan: &Plan, mut places: Places<'_>) -> TableSelection {
     let mut patterns: std::collections::BTreeMap<_, Option<std::collections::BTreeSet<Arc<str>>>> = Default::default();
     for evaluator in plan.definitions.iter().flat_map(Definition::evaluators) {
         let read = patterns.entry(&evaluator.table).or_insert_with(|| Some(Default::default()));
@@ -214,6 +219,7 @@ fn selection(plan: &Plan) -> TableSelection {
         name: Arc::clone(&table.name),
         prefix: table.prefix,
         columns: columns.map(|columns| columns.into_iter().collect()),
+        places: places.take(table),
     });
     TableSelection { patterns: patterns.collect() }
 }
@@ -365,6 +371,40 @@ mod tests {
         bound.evaluate(&[list.clone(), list], &mut out);
         assert_eq!(out.rows.len(), 1);
         assert_eq!(out.errors[0].kind, "too-many-buckets");
+    }
+
+    #[test]
+    fn a_selection_tells_where_it_is_named_and_is_the_same_wherever_that_is() {
+        let text = "config: { edition: 3 }\nstreams:\n  mine:\n    queries:\n      - SELECT * FROM lists WHERE owner_id = auth.user_id()\n      - |\n        SELECT id, größe AS g,\n               upper(name) AS name\n        FROM app.todos WHERE owner_id = auth.user_id()\n  other:\n    query: SELECT id FROM lists\n";
+        let selection = SyncConfig::parse(text).unwrap().selection().clone();
+        let shown = |pattern: &TablePattern| {
+            let columns = pattern.places.columns.iter().map(|(name, place)| format!("{name} {place}"));
+            let table = format!("{} {}", pattern.name, pattern.places.table.as_ref().unwrap());
+            [table].into_iter().chain(columns).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            shown(&selection.patterns[0]),
+            ["lists 5:23 (stream mine)", "id 11:19 (stream other)", "owner_id 5:35 (stream mine)"]
+        );
+        assert_eq!(
+            shown(&selection.patterns[1]),
+            [
+                "todos 9:18 (stream mine)",
+                "größe 7:20 (stream mine)",
+                "id 7:16 (stream mine)",
+                "name 8:22 (stream mine)",
+                "owner_id 9:30 (stream mine)"
+            ]
+        );
+        let moved = SyncConfig::parse(&format!("# a comment\n{}", text.replace("mine", "ours"))).unwrap();
+        assert_ne!(moved.selection().patterns[0].places, selection.patterns[0].places);
+        assert_eq!(*moved.selection(), selection);
+        // As it was before places were known: sources compare what they stored.
+        let stored = postcard::to_stdvec(&selection).unwrap();
+        let names =
+            b"\x02\0\x05lists\0\0\x01\x03app\x05todos\0\x01\x04\x07gr\xC3\xB6\xC3\x9Fe\x02id\x04name\x08owner_id";
+        assert_eq!(stored, names);
+        assert_eq!(postcard::from_bytes::<TableSelection>(&stored).unwrap(), selection);
     }
 
     #[test]

@@ -150,7 +150,7 @@ fn row_side(condition: &Condition) -> Option<Expression<Column>> {
         return None;
     }
     condition.map(&mut |input| match input {
-        ConditionInput::Column(name) => Some(name.clone()),
+        ConditionInput::Column(name, _) => Some(name.clone()),
         ConditionInput::Request(_) => None,
     })
 }

@@ -12,6 +12,10 @@ use super::sql::ast::{ExprKind, FromItem, JoinKind, Relation, Select, SelectItem
 #[derive(Debug)]
 pub(super) struct Query {
     pub(super) table: TableReference,
+    /// Where the table is named.
+    pub(super) table_span: Span,
+    /// The columns that it names, and where.
+    pub(super) named: Vec<(Column, Span)>,
     /// The table that rows are sent as; `None` is the name of the row's own table.
     pub(super) output: Option<Arc<str>>,
     pub(super) columns: Vec<Output>,
@@ -44,11 +48,12 @@ pub(super) enum Output {
 /// Resolves a query; `None` after problems were reported.
 pub(super) fn resolve(select: &Select, report: &mut SqlReport<'_>) -> Option<Query> {
     let item = single_table(select, report)?;
-    let (table, scope) = table(item, report)?;
+    let (table, table_span, scope) = table(item, report)?;
+    let mut named = Vec::new();
     let mut columns = Vec::new();
     let mut complete = true;
     for item in &select.columns {
-        match output(item, &scope, !columns.is_empty(), report) {
+        match output(item, &scope, !columns.is_empty(), &mut named, report) {
             Some(column) => columns.push(column),
             None => complete = false,
         }
@@ -65,7 +70,14 @@ pub(super) fn resolve(select: &Select, report: &mut SqlReport<'_>) -> Option<Que
     }
     let condition = match &select.condition {
         Some(condition) => match scope.condition(condition, report) {
-            Some(condition) => Some(condition),
+            Some(condition) => {
+                condition.inputs(&mut |input| {
+                    if let ConditionInput::Column(name, span) = input {
+                        named.push((name.clone(), *span));
+                    }
+                });
+                Some(condition)
+            }
             None => {
                 complete = false;
                 None
@@ -78,7 +90,7 @@ pub(super) fn resolve(select: &Select, report: &mut SqlReport<'_>) -> Option<Que
         None if table.prefix => None,
         None => Some(Arc::clone(&table.name)),
     };
-    complete.then(|| Query { table, output, columns, condition, span: select.span })
+    complete.then(|| Query { table, table_span, named, output, columns, condition, span: select.span })
 }
 
 fn single_table<'a>(select: &'a Select, report: &mut SqlReport<'_>) -> Option<&'a FromItem> {
@@ -118,7 +130,7 @@ fn single_table<'a>(select: &'a Select, report: &mut SqlReport<'_>) -> Option<&'
     rest.is_empty().then_some(first)
 }
 
-fn table(item: &FromItem, report: &mut SqlReport<'_>) -> Option<(TableReference, Scope)> {
+fn table(item: &FromItem, report: &mut SqlReport<'_>) -> Option<(TableReference, Span, Scope)> {
     let Relation::Table { schema, name } = &item.relation else { return None };
     if let Some(column) = item.columns.first() {
         report.fatal("not-supported-yet", column.span, "names for the columns of a table are not supported yet");
@@ -146,10 +158,16 @@ fn table(item: &FromItem, report: &mut SqlReport<'_>) -> Option<(TableReference,
         prefix,
     };
     let scope = Scope::new(item.alias.as_ref().unwrap_or(name).text.clone());
-    Some((table, scope))
+    Some((table, name.span, scope))
 }
 
-fn output(item: &SelectItem, scope: &Scope, follows: bool, report: &mut SqlReport<'_>) -> Option<Output> {
+fn output(
+    item: &SelectItem,
+    scope: &Scope,
+    follows: bool,
+    named: &mut Vec<(Column, Span)>,
+    report: &mut SqlReport<'_>,
+) -> Option<Output> {
     if let ExprKind::Star { table } = &item.expr.kind {
         if let Some(table) = table {
             scope.check_table(table, item.expr.span, report)?;
@@ -161,7 +179,7 @@ fn output(item: &SelectItem, scope: &Scope, follows: bool, report: &mut SqlRepor
         }
         return Some(Output::Star);
     }
-    let value = scope.row_value(&item.expr, report)?;
+    let value = scope.row_value(&item.expr, named, report)?;
     let name = match (&item.alias, &item.expr.kind) {
         (Some(alias), _) => alias.text.clone(),
         (None, ExprKind::Column { name, .. }) => name.text.clone(),

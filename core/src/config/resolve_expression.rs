@@ -6,7 +6,7 @@ use super::functions::Function;
 use super::operation::{CastTarget, Operation};
 use super::span::Span;
 use super::sql::ast::{BinaryOperator, Call, Expr, ExprKind, IsWhat, Name, SelectItem};
-use super::suggestion::nearest;
+use crate::suggestion::nearest_name;
 use crate::value::Value;
 
 type Condition = Expression<ConditionInput>;
@@ -37,8 +37,13 @@ impl Scope {
         self.expression(expr, Place::Condition, report)
     }
 
-    /// An expression of the select list, which may use columns only.
-    pub(super) fn row_value(&self, expr: &Expr, report: &mut SqlReport<'_>) -> Option<Expression<Column>> {
+    /// An expression of the select list, which may use columns only; they are added to `named`.
+    pub(super) fn row_value(
+        &self,
+        expr: &Expr,
+        named: &mut Vec<(Column, Span)>,
+        report: &mut SqlReport<'_>,
+    ) -> Option<Expression<Column>> {
         let value = self.expression(expr, Place::Output, report)?;
         let mut requests = Vec::new();
         value.inputs(&mut |input| {
@@ -52,7 +57,10 @@ impl Scope {
                 .help("rows are stored once for all users; the client knows its own user and parameters");
         }
         value.map(&mut |input| match input {
-            ConditionInput::Column(name) => Some(name.clone()),
+            ConditionInput::Column(name, span) => {
+                named.push((name.clone(), *span));
+                Some(name.clone())
+            }
             ConditionInput::Request(_) => None,
         })
     }
@@ -96,7 +104,7 @@ impl Scope {
                 if let Some(table) = table {
                     self.check_table(table, expr.span, report)?;
                 }
-                Some(Expression::Input(ConditionInput::Column(name.text.as_str().into())))
+                Some(Expression::Input(ConditionInput::Column(name.text.as_str().into(), name.span)))
             }
             ExprKind::Star { .. } => {
                 report.fatal("star-not-allowed", expr.span, "`*` is not a value").help("name a column");
@@ -341,7 +349,7 @@ impl Scope {
                 let diagnostic = report.fatal("unknown-request-function", call.name_span(), message);
                 if name == "user_id" {
                     diagnostic.help("the user's id comes from the token: auth.user_id()");
-                } else if nearest(name, &["user_id", "parameter", "parameters"]).is_some() {
+                } else if nearest_name(name, &["user_id", "parameter", "parameters"]).is_some() {
                     diagnostic.near(name, &["user_id", "parameter", "parameters"]);
                 } else {
                     let id = if source == RequestSource::Auth { "auth.user_id(), " } else { "" };

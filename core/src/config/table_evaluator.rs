@@ -268,7 +268,12 @@ impl TableEvaluator {
 /// The pattern of the tables that an evaluator reads, without its columns.
 pub(super) fn pattern(evaluator: &RowEvaluator) -> TablePattern {
     let table = &evaluator.table;
-    TablePattern { schema: table.schema.clone(), name: Arc::clone(&table.name), prefix: table.prefix, columns: None }
+    TablePattern {
+        schema: table.schema.clone(),
+        name: Arc::clone(&table.name),
+        prefix: table.prefix,
+        ..TablePattern::default()
+    }
 }
 
 fn read(values: &[Value], bound: Bound) -> Cow<'_, Value> {

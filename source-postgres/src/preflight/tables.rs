@@ -1,7 +1,9 @@
 //! The publication and the tables.
 
+use std::collections::BTreeSet;
+
 use postgres_protocol::escape::escape_identifier;
-use syncline_core::{TablePattern, TableSelection};
+use syncline_core::{ConfigPlace, TablePattern, TableSelection, nearest_name};
 
 use super::{Findings, Occasion};
 use crate::catalog::{Catalog, CatalogTable, DEFAULT_SCHEMA};
@@ -66,29 +68,51 @@ fn check_pattern(pattern: &TablePattern, catalog: &Catalog, occasion: Occasion, 
     if tables.is_empty() {
         match occasion {
             Occasion::First if !pattern.prefix => {
-                problems.push(format!("there is no table {label}: create it, or take it out of the sync config"));
+                let names = catalog.names.iter().filter(|(of, _)| of == schema).map(|(_, name)| name.as_str());
+                let near = nearest_name(&pattern.name, &names.collect::<Vec<_>>());
+                problems.push(format!(
+                    "{}there is no table {label}: create it, or take it out of the sync config{}",
+                    at(pattern.places.table.as_ref()),
+                    did_you_mean(near.map(|near| format!("{schema}.{near}")))
+                ));
             }
             Occasion::First | Occasion::Again => tracing::warn!(table = label, "no table of this name is there now"),
             Occasion::Poll => {}
         }
         return;
     }
-    for column in pattern.columns.iter().flatten() {
-        if tables.iter().any(|table| table.all_columns.iter().any(|name| **name == **column)) {
+    // Those of a condition too, beside which all columns may be read.
+    let named: BTreeSet<&str> =
+        pattern.columns.iter().flatten().chain(pattern.places.columns.keys()).map(|name| &**name).collect();
+    for column in named {
+        if tables.iter().any(|table| table.all_columns.iter().any(|name| name == column)) {
             continue;
         }
         match occasion {
             Occasion::First => {
+                let names = tables.iter().flat_map(|table| &table.all_columns).map(String::as_str);
+                let near = nearest_name(column, &names.collect::<Vec<_>>());
                 problems.push(format!(
-                    "table {label} has no column `{column}`, which the sync config reads: add it, or correct the config"
+                    "{}{} {label} has {} column `{column}`, which the sync config reads: add it, or correct the config{}",
+                    at(pattern.places.columns.get(column)),
+                    if pattern.prefix { "none of the tables" } else { "table" },
+                    if pattern.prefix { "a" } else { "no" },
+                    did_you_mean(near.map(|near| format!("`{near}`")))
                 ));
             }
-            Occasion::Again => {
-                tracing::warn!(table = label, column = &**column, "no column of this name is there now");
-            }
+            Occasion::Again => tracing::warn!(table = label, column, "no column of this name is there now"),
             Occasion::Poll => {}
         }
     }
+}
+
+/// The place in the sync config that a complaint is about, if it is known.
+fn at(place: Option<&ConfigPlace>) -> String {
+    place.map(|place| format!("sync config {place}: ")).unwrap_or_default()
+}
+
+fn did_you_mean(name: Option<String>) -> String {
+    name.map(|name| format!(", did you mean {name}?")).unwrap_or_default()
 }
 
 /// What keeps a table from being replicated. `via_root` is how the publication shows partitions, if there is one; without

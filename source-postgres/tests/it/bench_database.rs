@@ -93,5 +93,6 @@ fn pattern(name: &str, columns: Option<&[&str]>) -> TablePattern {
         name: name.into(),
         prefix,
         columns: columns.map(|columns| columns.iter().map(|name| Arc::from(*name)).collect()),
+        places: Default::default(),
     }
 }

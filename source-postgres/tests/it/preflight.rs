@@ -1,7 +1,7 @@
 //! What is checked before anything is made, and what the complaints say.
 
 use postgres_fixture::ClusterOptions;
-use syncline_core::{ErrorKind, TableSelection};
+use syncline_core::{ErrorKind, SyncConfig, TableSelection};
 use syncline_source_postgres::PostgresSource;
 
 use crate::bench_database::{Database, columns, tables};
@@ -238,4 +238,44 @@ async fn a_slot_of_somebody_else_is_told() {
     two.source().slot("theirs").check(&selection).await.unwrap();
     let told = two.source().slot("Theirs").check(&selection).await.unwrap_err();
     assert_says(&told.to_string(), &["`Theirs` cannot be the name"]);
+}
+
+#[tokio::test]
+async fn an_unknown_name_is_told_with_its_place_in_the_config() {
+    let database = Database::new(
+        "CREATE TABLE lists (id int PRIMARY KEY, name text, owner_id text); CREATE TABLE todos (id int PRIMARY KEY, list_id int)",
+    )
+    .await;
+    let text = "config: { edition: 3 }
+streams:
+  my_lists:
+    query: SELECT id, nam FROM lists WHERE owner = auth.user_id()
+  others:
+    queries:
+      - SELECT * FROM lits
+      - |
+        SELECT * FROM todos
+        WHERE lst_id = subscription.parameter('list') AND auth.user_id() = owner_id
+";
+    let config = SyncConfig::parse(text).unwrap();
+    let error = database.source().check(config.selection()).await.unwrap_err();
+    let lines: Vec<&str> = error.message().lines().skip(1).collect();
+    let column = |at: &str, table: &str, column: &str, near: &str| {
+        format!(
+            "- sync config {at}: table public.{table} has no column `{column}`, which the sync config reads: add it, or \
+             correct the config{near}"
+        )
+    };
+    assert_eq!(
+        lines,
+        [
+            column("4:23 (stream my_lists)", "lists", "nam", ", did you mean `name`?"),
+            column("4:44 (stream my_lists)", "lists", "owner", ""),
+            "- sync config 7:23 (stream others): there is no table public.lits: create it, or take it out of the sync \
+             config, did you mean public.lists?"
+                .to_owned(),
+            column("10:15 (stream others)", "todos", "lst_id", ", did you mean `list_id`?"),
+            column("10:76 (stream others)", "todos", "owner_id", ""),
+        ]
+    );
 }

@@ -23,6 +23,7 @@ const DATA: &[&str] = &[
     "json",
     "local_transaction",
     "operation",
+    "suggestion",
     "table",
     "time",
     "value",

@@ -1,9 +1,9 @@
 //! The parser of statements: select list, FROM with joins, WHERE, and the clauses that are refused.
 
 use super::super::span::Span;
-use super::super::suggestion;
 use super::ast::{FromItem, Join, JoinKind, Name, Relation, Select, SelectItem};
 use super::lexer::{self, Token, TokenKind};
+use crate::suggestion::nearest_name;
 
 /// Why an SQL text is not a query of the language. One per text: what follows a syntax error cannot be trusted.
 #[derive(Debug)]
@@ -92,7 +92,7 @@ pub(in crate::config) fn parse(sql: &str) -> Result<Select, SyntaxError> {
         }
         TokenKind::Word(word) => {
             let error = SyntaxError::new("not-a-select", whole, "a query must be a SELECT");
-            return Err(match suggestion::nearest(word, &["select"]) {
+            return Err(match nearest_name(word, &["select"]) {
                 Some(_) => error.help("did you mean `SELECT`?"),
                 None => error,
             });
@@ -188,7 +188,7 @@ impl SqlParser<'_> {
             _ => SyntaxError::syntax(self.span(), format!("expected {expected}, found `{}`", self.text())),
         };
         match self.peek() {
-            TokenKind::Word(word) => match suggestion::nearest(word, &["from", "where", "and", "as", "join"]) {
+            TokenKind::Word(word) => match nearest_name(word, &["from", "where", "and", "as", "join"]) {
                 Some(near) if near != word => error.help(format!("did you mean `{}`?", near.to_uppercase())),
                 _ => error,
             },

@@ -1,7 +1,12 @@
 //! Near names, for "did you mean".
 
-/// The candidate nearest to `name`, if it is near enough to be what was meant.
-pub(super) fn nearest<'a>(name: &str, candidates: &[&'a str]) -> Option<&'a str> {
+/// The candidate nearest to `name`, if it is near enough to be what was meant. Upper and lower case count as alike.
+///
+/// ```
+/// assert_eq!(syncline_core::nearest_name("lits", &["lists", "todos"]), Some("lists"));
+/// assert_eq!(syncline_core::nearest_name("users", &["lists", "todos"]), None);
+/// ```
+pub fn nearest_name<'a>(name: &str, candidates: &[&'a str]) -> Option<&'a str> {
     let name = name.to_lowercase();
     let limit = (name.chars().count() / 3).clamp(1, 3);
     candidates
@@ -43,9 +48,9 @@ mod tests {
     #[test]
     fn only_near_names_are_suggested() {
         let keys = ["query", "queries", "priority", "auto_subscribe"];
-        assert_eq!(nearest("qeury", &keys), Some("query"));
-        assert_eq!(nearest("autosubscribe", &keys), Some("auto_subscribe"));
-        assert_eq!(nearest("Priority", &keys), Some("priority"));
-        assert_eq!(nearest("data", &keys), None);
+        assert_eq!(nearest_name("qeury", &keys), Some("query"));
+        assert_eq!(nearest_name("autosubscribe", &keys), Some("auto_subscribe"));
+        assert_eq!(nearest_name("Priority", &keys), Some("priority"));
+        assert_eq!(nearest_name("data", &keys), None);
     }
 }
