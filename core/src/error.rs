@@ -41,6 +41,10 @@ pub enum ErrorKind {
 }
 
 /// An error with a [kind](ErrorKind), a sentence and, where there is one, its cause and its wire code.
+///
+/// `Display` is all of it: the sentence and then every cause, each once, so that whoever prints an error loses nothing.
+/// In return `source` of [`std::error::Error`] is always `None`, since reporters such as `anyhow` would print the same
+/// causes again; [`cause`](Self::cause) gives the cause itself.
 #[derive(Clone)]
 pub struct Error(Arc<Inner>);
 
@@ -141,6 +145,11 @@ impl Error {
         &self.0.message
     }
 
+    /// What led to it, for those who want to know its type.
+    pub fn cause(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source.as_deref().map(|source| source as _)
+    }
+
     /// Whether the same call may succeed later without anyone changing anything.
     pub fn is_transient(&self) -> bool {
         matches!(self.0.kind, ErrorKind::Unavailable | ErrorKind::Protocol)
@@ -149,13 +158,18 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.message)?;
-        let mut cause = std::error::Error::source(self);
+        let mut text = self.0.message.to_string();
+        let mut cause = self.cause();
         while let Some(error) = cause {
-            write!(f, ": {error}")?;
+            let said = error.to_string();
+            // Some errors of others say in their own sentence what led to them.
+            if !text.ends_with(&said) {
+                text.push_str(": ");
+                text.push_str(&said);
+            }
             cause = error.source();
         }
-        Ok(())
+        f.write_str(&text)
     }
 }
 
@@ -169,11 +183,8 @@ impl fmt::Debug for Error {
     }
 }
 
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.0.source.as_deref().map(|source| source as _)
-    }
-}
+// Without a source: `Display` has told it.
+impl std::error::Error for Error {}
 
 #[cfg(test)]
 mod tests {
@@ -186,5 +197,43 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::Unavailable);
         assert_eq!(error.to_string(), "replication: cannot connect: no route");
         assert!(error.is_transient());
+    }
+
+    /// As `anyhow` and other reporters print an error: its text, then that of each source.
+    fn reported(error: &dyn std::error::Error) -> String {
+        let mut text = error.to_string();
+        let mut source = error.source();
+        while let Some(error) = source {
+            text.push_str(&format!(": {error}"));
+            source = error.source();
+        }
+        text
+    }
+
+    #[test]
+    fn each_cause_is_told_once_whoever_prints_it() {
+        let io = std::io::Error::other("no route");
+        let inner = Error::unavailable("cannot connect").caused_by(io);
+        let error = Error::invalid("replication failed").caused_by(inner);
+        assert_eq!(error.to_string(), "replication failed: cannot connect: no route");
+        assert_eq!(reported(&error), error.to_string());
+        assert_eq!(format!("{error:#}"), error.to_string());
+        assert!(error.cause().is_some_and(|cause| cause.is::<Error>()));
+
+        /// An error that breaks the convention: its text ends with that of its source.
+        #[derive(Debug)]
+        struct Talkative(std::io::Error);
+        impl fmt::Display for Talkative {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "sending failed: {}", self.0)
+            }
+        }
+        impl std::error::Error for Talkative {
+            fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+                Some(&self.0)
+            }
+        }
+        let error = Error::unavailable("no answer").caused_by(Talkative(std::io::Error::other("no route")));
+        assert_eq!(error.to_string(), "no answer: sending failed: no route");
     }
 }
