@@ -29,6 +29,8 @@ pub(crate) enum PgError {
 /// Why a connection could not be opened: the network, TLS or the login.
 #[derive(Debug)]
 pub(crate) struct ConnectError {
+    /// Of the server, for people.
+    pub(crate) address: String,
     pub(crate) cause: PgError,
     /// Once all was right, even a refused login may pass: a password is being rotated, or a server takes over another.
     pub(crate) occasion: Occasion,
@@ -36,9 +38,19 @@ pub(crate) struct ConnectError {
 
 impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.cause {
-            PgError::Io(error) => write!(f, "cannot connect to Postgres: {error}"),
-            other => other.fmt(f),
+        let Self { address, cause, .. } = self;
+        match cause {
+            // Whatever answered is Postgres, or says what is wrong with TLS.
+            PgError::Server(_) | PgError::Invalid(_) => write!(f, "cannot log in to Postgres at {address}: {cause}"),
+            PgError::Io(error) if error.kind() == io::ErrorKind::InvalidData => {
+                write!(f, "cannot agree on TLS with Postgres at {address}: {error}")
+            }
+            PgError::Io(error) => {
+                write!(f, "cannot connect to Postgres at {address}: {error}: is it running, and is the address right?")
+            }
+            other => {
+                write!(f, "cannot connect to Postgres at {address}: {other}: is it running, and is the address right?")
+            }
         }
     }
 }

@@ -60,7 +60,8 @@ fn the_settings_that_are_shown_are_read() {
     fs::write(folder.path().join("sync.yaml"), SYNC).unwrap();
     let (_, said) = check(folder.path(), Some("postgres://nobody@127.0.0.1:1/none"));
     assert!(said.contains("ok       keys") && said.contains("ok       sync config"), "{said}");
-    assert!(said.contains("problem  database"), "{said}");
+    assert!(said.contains("problem  database: cannot connect to Postgres at 127.0.0.1:1: "), "{said}");
+    assert_eq!(said.matches("refused").count(), 1, "each cause is told once: {said}");
 }
 
 #[tokio::test]

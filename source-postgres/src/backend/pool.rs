@@ -14,6 +14,8 @@ use tokio_postgres::{Client, Config, NoTls, Statement};
 use crate::backend::refusal::database_error;
 use crate::config::PostgresConfig;
 use crate::connection::Socket;
+use crate::error::{ConnectError, PgError};
+use crate::preflight::Occasion;
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// A connection that was idle for longer may have been cut by something in between.
@@ -104,7 +106,10 @@ pub async fn connect(url: &str) -> Result<Client> {
 async fn log_in(config: &PostgresConfig, application: &str) -> Result<Client> {
     let connecting = async {
         // TLS is agreed on below tokio-postgres, as the source of changes does.
-        let socket = Socket::open(config).await?;
+        let socket = Socket::open(config).await.map_err(|cause| {
+            let (address, occasion) = (config.address(), Occasion::First);
+            PgError::Connect(Box::new(ConnectError { address, cause, occasion }))
+        })?;
         let mut login = Config::new();
         login.user(&config.user).dbname(config.database()).application_name(application);
         login.ssl_mode(SslMode::Disable);
@@ -119,9 +124,10 @@ async fn log_in(config: &PostgresConfig, application: &str) -> Result<Client> {
         });
         Ok::<_, Error>(client)
     };
-    timeout(CONNECT_LIMIT, connecting)
-        .await
-        .map_err(|_| Error::unavailable("the database does not accept a connection"))?
+    timeout(CONNECT_LIMIT, connecting).await.map_err(|_| {
+        let address = config.address();
+        Error::unavailable(format!("Postgres at {address} did not accept a connection within {CONNECT_LIMIT:?}"))
+    })?
 }
 
 impl fmt::Debug for Pool {

@@ -102,7 +102,7 @@ impl Connection {
         })
         .await
         .unwrap_or(Err(PgError::Timeout(CONNECT_LIMIT)))
-        .map_err(|cause| PgError::Connect(Box::new(ConnectError { cause, occasion })))
+        .map_err(|cause| PgError::Connect(Box::new(ConnectError { address: config.address(), cause, occasion })))
     }
 
     /// Whether a new request may be made; an interrupted one makes a connection useless.

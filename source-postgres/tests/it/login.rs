@@ -125,3 +125,18 @@ async fn a_unix_socket_will_do() {
     prepare(&cluster).await;
     outcome(&cluster.url()).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_named() {
+    for url in ["postgres://u@127.0.0.1:1/db", "postgres://u@localhost:1/db?sslmode=disable"] {
+        let error = PostgresSource::new(url).unwrap().check(&tables(&["t"])).await.unwrap_err();
+        let address = url.split(['@', '/']).nth(3).unwrap();
+        let told = error.to_string();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(told.starts_with(&format!("cannot connect to Postgres at {address}: ")), "{told}");
+        assert!(told.ends_with(": is it running, and is the address right?"), "{told}");
+        assert_eq!(told.matches("refused").count(), 1, "{told}");
+    }
+    let error = PostgresSource::new("postgres://u@%2Fnowhere/db").unwrap().check(&tables(&["t"])).await.unwrap_err();
+    assert!(error.to_string().starts_with("cannot connect to Postgres at /nowhere (port 5432): "), "{error}");
+}
