@@ -454,7 +454,7 @@ fn table(
         kind: relation.kind,
         permanent: relation.permanent && parts.iter().all(|part| part.permanent),
         published: parts.iter().all(|part| entry(part).is_some()),
-        can_select: parts.iter().all(|part| part.can_select),
+        can_select: relation.can_select && parts.iter().all(|part| part.can_select),
         row_security: relation.row_security || parts.iter().any(|part| part.row_security),
         partitioned: relation.kind == 'p',
         ordered: key.iter().all(|name| attributes.iter().any(|column| column.record.name == *name && column.ordered))

@@ -25,11 +25,13 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub(crate) struct Readable {
     selection: TableSelection,
     tables: Vec<TableRecord>,
+    /// The role that reads, quoted.
+    role: String,
 }
 
 impl Readable {
-    pub(crate) fn new(selection: TableSelection, tables: Vec<TableRecord>) -> Self {
-        Self { selection, tables }
+    pub(crate) fn new(selection: TableSelection, tables: Vec<TableRecord>, role: String) -> Self {
+        Self { selection, tables, role }
     }
 }
 
@@ -65,7 +67,7 @@ pub(crate) async fn rows(
         };
         let read = tokio::time::timeout(LIMIT, read).await.map_err(|_| PgError::Timeout(LIMIT))?;
         let described = if *layout.table == *table { Arc::new(table.clone()) } else { layout.table.clone() };
-        for row in read.map_err(|error| reading_failed(error, Occasion::Again))? {
+        for row in read.map_err(|error| reading_failed(error, record, &readable.role, Occasion::Again))? {
             let row = layout
                 .snapshot_row(row)
                 .map_err(|error| Error::data(format!("a row of table {} cannot be read: {error}", record.label())))?;

@@ -13,7 +13,7 @@ use crate::connection::{self, Connection};
 use crate::link::Link;
 use crate::lsn::Lsn;
 use crate::output::{Output, Stop};
-use crate::preflight::{self, Asking, Findings, Occasion, Server};
+use crate::preflight::{self, Asking, Findings, Occasion, Server, Wanted};
 use crate::reread::Readable;
 use crate::schema::{self, Change};
 use crate::slot;
@@ -111,8 +111,14 @@ impl Session {
         let same_tables = known.as_ref().is_some_and(|state| state.selection == selected);
         let about_tables = if same_tables { occasion } else { Occasion::First };
         let out = known.as_mut().map_or(Ok(None), |state| note_out_of_log(state, &catalog))?;
-        let publication =
-            preflight::check_tables(&mut catalog, name, &start.selection, known.as_ref(), about_tables, &mut findings);
+        let wanted = Wanted {
+            publication: name,
+            selection: &start.selection,
+            known: known.as_ref(),
+            occasion: about_tables,
+            role: &server.role,
+        };
+        let publication = preflight::check_tables(&mut catalog, wanted, &mut findings);
         if known.is_none() {
             preflight::check_slot(&mut sql, &settings.slot(), Asking::NewStore, &mut findings).await?;
         }
@@ -343,10 +349,15 @@ impl Session {
         let connection = self.sql.connection().await?;
         let mut catalog = catalog::load(connection, self.server.version, name, &self.selection).await?;
         let out = note_out_of_log(&mut self.state, &catalog)?;
-        let known = Some(&self.state);
+        let wanted = Wanted {
+            publication: name,
+            selection: &self.selection,
+            known: Some(&self.state),
+            occasion: Occasion::Poll,
+            role: &self.server.role,
+        };
         let mut findings = Findings::default();
-        let publication =
-            preflight::check_tables(&mut catalog, name, &self.selection, known, Occasion::Poll, &mut findings);
+        let publication = preflight::check_tables(&mut catalog, wanted, &mut findings);
         findings.finish().map_err(|error| failed_after(out, error))?;
         if publication != self.state.publication {
             return Err(Stop::Lost(format!(
@@ -431,7 +442,7 @@ impl Session {
 
     /// Lets rows be read again with what is known now.
     pub(crate) fn share_readable(&self) {
-        let readable = Readable::new(self.selection.clone(), self.state.tables.clone());
+        let readable = Readable::new(self.selection.clone(), self.state.tables.clone(), self.server.role.clone());
         *self.shared.readable.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(readable);
     }
 }

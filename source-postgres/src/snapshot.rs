@@ -10,7 +10,7 @@ use crate::connection::{Connection, Session as Kind};
 use crate::error::PgError;
 use crate::layout::{Layout, split_key};
 use crate::output::Stop;
-use crate::preflight::Occasion;
+use crate::preflight::{self, Occasion};
 use crate::session::Session;
 use crate::state::{PartRecord, Progress, TableRecord};
 
@@ -158,7 +158,8 @@ impl Session {
     ) -> Result<Chunk, Stop> {
         let context = |error: Error| error.context(format!("reading table {}", record.label()));
         let occasion = if self.fresh { Occasion::First } else { Occasion::Again };
-        let failed = |error: PgError| context(reading_failed(error, occasion));
+        let role = self.server.role.clone();
+        let failed = |error: PgError| context(reading_failed(error, record, &role, occasion));
         let mut chunk = Chunk { rows: 0, bytes: 0, last: None };
         let mut waiting: Vec<SourceRow> = Vec::new();
         let mut waiting_bytes = 0;
@@ -228,17 +229,20 @@ impl Session {
 /// An error while a table is read, such as that row security has been turned on for it meanwhile. If the table or a column
 /// is not there, it was changed a moment after the catalog was asked, so another attempt finds out what it is now. A right
 /// that is missing is for a person to grant; `occasion` says whether that is waited for.
-pub(crate) fn reading_failed(error: PgError, occasion: Occasion) -> Error {
+pub(crate) fn reading_failed(error: PgError, record: &TableRecord, role: &str, occasion: Occasion) -> Error {
     match error.code() {
         Some("42P01" | "42703" | "42704" | "3F000") => {
             Error::unavailable("the table changed while it was being read").caused_by(Error::from(error))
         }
-        Some("42501") if error.to_string().contains("row-level security") => Error::new(
-            occasion.kind(),
-            "row security hides rows from this role: run `ALTER ROLE … BYPASSRLS;` as a superuser",
-        )
-        .caused_by(Error::from(error)),
-        Some("42501") => Error::new(occasion.kind(), error.to_string()),
+        Some("42501") => {
+            let text = error.to_string();
+            let what = if text.contains("row-level security") {
+                format!("row security hides rows from this role: {}", preflight::bypass(role))
+            } else {
+                format!("this role may not read the table: {}", preflight::grant(record, role))
+            };
+            Error::new(occasion.kind(), what).caused_by(text)
+        }
         _ => error.into(),
     }
 }

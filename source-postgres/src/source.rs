@@ -21,7 +21,7 @@ use crate::config::PostgresConfig;
 use crate::link::{Link, MESSAGE_PREFIX};
 use crate::lsn::Lsn;
 use crate::output::{Output, Stop, WAITING_BATCHES};
-use crate::preflight::{self, Asking, Findings, Occasion};
+use crate::preflight::{self, Asking, Findings, Occasion, Wanted};
 use crate::reread::{self, Readable};
 use crate::session::Session;
 use crate::visibility::Streamed;
@@ -168,9 +168,10 @@ impl PostgresSource {
         let mut link = Link::new(self.settings.config.clone(), "syncline", Occasion::First);
         let publication = &self.settings.publication;
         let mut findings = Findings::default();
-        let (_, mut catalog) =
+        let (server, mut catalog) =
             preflight::look(&mut link, publication, selection, Occasion::First, &mut findings).await?;
-        preflight::check_tables(&mut catalog, publication, selection, None, Occasion::First, &mut findings);
+        let wanted = Wanted { publication, selection, known: None, occasion: Occasion::First, role: &server.role };
+        preflight::check_tables(&mut catalog, wanted, &mut findings);
         match preflight::check_slot(&mut link, &self.slot_name(), Asking::Anybody, &mut findings).await {
             Ok(()) => findings.finish(),
             Err(error) => Err(findings.and(error.into())),

@@ -15,7 +15,7 @@ pub(crate) use findings::Findings;
 pub(crate) use occasion::Occasion;
 pub(crate) use server::Server;
 pub(crate) use slot::{Asking, check_free_slot, check_slot, check_slot_name};
-pub(crate) use tables::check_tables;
+pub(crate) use tables::{Wanted, bypass, check_tables, grant};
 
 /// Checks the server and reads the catalog, which [`check_tables`] then judges.
 ///

@@ -16,6 +16,8 @@ pub(crate) struct Server {
     pub(crate) version: u32,
     /// The patience of its walsenders in milliseconds; zero is endless.
     pub(crate) sender_timeout_ms: u64,
+    /// The role that we are, quoted as SQL needs it.
+    pub(crate) role: String,
 }
 
 /// Checks the server itself and the role.
@@ -35,11 +37,13 @@ pub(crate) async fn check_server(
                  (SELECT rolsuper OR rolreplication FROM pg_roles WHERE rolname = current_user) \
                      OR EXISTS (SELECT FROM pg_roles WHERE rolname = 'rds_replication' \
                          AND pg_has_role(current_user, oid, 'member')) AS may_replicate, \
+                 EXISTS (SELECT FROM pg_roles WHERE rolname = 'rds_replication') AS rds, \
                  (SELECT setting FROM pg_settings WHERE name = 'wal_sender_timeout') AS sender_timeout",
         )
         .await?;
     let version: u32 = rows.parse(0, "version")?;
     let kind = occasion.kind();
+    let role = escape_identifier(rows.text(0, "role")?);
     if version < OLDEST_VERSION {
         findings.add(kind, format!("the server has version {}, but 14 is the oldest that works", version / 10_000));
     }
@@ -63,15 +67,17 @@ pub(crate) async fn check_server(
         );
     }
     if !rows.is_true(0, "may_replicate") {
-        let role = rows.text(0, "role")?;
-        let problem = format!(
-            "role {role} may not replicate: run `ALTER ROLE {} REPLICATION;` as a superuser",
-            escape_identifier(role)
-        );
+        // On Amazon RDS there is no superuser, and a role that stands for the right.
+        let statement = if rows.is_true(0, "rds") {
+            format!("GRANT rds_replication TO {role};")
+        } else {
+            format!("ALTER ROLE {role} REPLICATION;")
+        };
+        let problem = format!("role {} may not replicate: run `{statement}` as a superuser", rows.text(0, "role")?);
         findings.add(kind, problem);
     }
     if version < OLDEST_VERSION {
         std::mem::take(findings).finish()?;
     }
-    Ok(Server { version, sender_timeout_ms: rows.parse(0, "sender_timeout")? })
+    Ok(Server { version, sender_timeout_ms: rows.parse(0, "sender_timeout")?, role })
 }

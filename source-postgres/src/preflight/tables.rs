@@ -7,18 +7,27 @@ use syncline_core::{ConfigPlace, TablePattern, TableSelection, nearest_name};
 
 use super::{Findings, Occasion};
 use crate::catalog::{Catalog, CatalogTable, DEFAULT_SCHEMA};
-use crate::state::State;
+use crate::state::{State, TableRecord};
+
+/// A statement that names more tables than this would not be read.
+const LISTED: usize = 30;
+
+/// What tables are judged by.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) publication: &'a str,
+    pub(crate) selection: &'a TableSelection,
+    /// What has been read already.
+    pub(crate) known: Option<&'a State>,
+    pub(crate) occasion: Occasion,
+    /// The role that reads, quoted.
+    pub(crate) role: &'a str,
+}
 
 /// Checks the publication, whose oid is returned (0 if there is none), and every table that the config reads. A table that
 /// only a prefix names and that cannot be replicated is taken out of the catalog, unless it was replicated before.
-pub(crate) fn check_tables(
-    catalog: &mut Catalog,
-    publication: &str,
-    selection: &TableSelection,
-    known: Option<&State>,
-    occasion: Occasion,
-    findings: &mut Findings,
-) -> u32 {
+pub(crate) fn check_tables(catalog: &mut Catalog, wanted: Wanted<'_>, findings: &mut Findings) -> u32 {
+    let Wanted { publication, selection, known, occasion, .. } = wanted;
     let alter = format!("ALTER PUBLICATION {}", escape_identifier(publication));
     let found = catalog.publication.as_ref().map(|found| (found.oid, found.via_root));
     let mut problems = Vec::new();
@@ -37,7 +46,7 @@ pub(crate) fn check_tables(
     }
     catalog.tables.retain(|table| {
         let is_known = known.is_some_and(|state| state.tables.iter().any(|record| record.oid == table.record.oid));
-        let defects = defects(table, via_root, publication, &alter, known, occasion);
+        let defects = defects(table, via_root, &alter, wanted);
         let named = selection.patterns.iter().any(|pattern| {
             !pattern.prefix && pattern.matches(DEFAULT_SCHEMA, &table.record.schema, &table.record.name)
         });
@@ -117,14 +126,8 @@ fn did_you_mean(name: Option<String>) -> String {
 
 /// What keeps a table from being replicated. `via_root` is how the publication shows partitions, if there is one; without
 /// it all but that can be told.
-fn defects(
-    table: &CatalogTable,
-    via_root: Option<bool>,
-    publication: &str,
-    alter: &str,
-    known: Option<&State>,
-    occasion: Occasion,
-) -> Vec<String> {
+fn defects(table: &CatalogTable, via_root: Option<bool>, alter: &str, wanted: Wanted<'_>) -> Vec<String> {
+    let Wanted { publication, known, occasion, role, .. } = wanted;
     let record = &table.record;
     let label = record.label();
     let name = format!("{}.{}", escape_identifier(&record.schema), escape_identifier(&record.name));
@@ -147,20 +150,17 @@ fn defects(
     let to_be_read = known.is_none_or(|state| !state.is_complete() || state.table_of(record.oid).is_none());
     if table.row_security && to_be_read {
         defects.push(format!(
-            "row security is on for table {label} and would hide rows from this role, of which the log tells all: run \
-             `ALTER ROLE … BYPASSRLS;` as a superuser"
+            "row security is on for table {label} and would hide rows from this role, of which the log tells all: {}",
+            bypass(role)
         ));
     }
     if !table.can_select && to_be_read {
-        defects.push(format!(
-            "this role may not read table {label}: run `GRANT USAGE ON SCHEMA {} TO …; GRANT SELECT ON {name} TO …;`",
-            escape_identifier(&record.schema)
-        ));
+        defects.push(format!("this role may not read table {label}: {}", grant(record, role)));
     }
     if record.key.is_empty() {
         defects.push(format!(
-            "table {label} has no key by which the log could name its rows: give it a primary key, or run `ALTER TABLE \
-             {name} REPLICA IDENTITY USING INDEX …;` (or FULL){}",
+            "table {label} has no key by which the log could name its rows: give it a primary key, or a unique index of \
+             columns that are NOT NULL as REPLICA IDENTITY, or run `ALTER TABLE {name} REPLICA IDENTITY FULL;`{}",
             if table.partitioned { "; all partitions need the same" } else { "" }
         ));
     }
@@ -179,6 +179,28 @@ fn defects(
     defects
 }
 
+/// How a role gets past row security.
+pub(crate) fn bypass(role: &str) -> String {
+    format!("run `ALTER ROLE {role} BYPASSRLS;` as a superuser")
+}
+
+/// How a role may read a table. Partitions are read one by one, which takes the right to read each.
+pub(crate) fn grant(record: &TableRecord, role: &str) -> String {
+    let itself = (record.schema.as_str(), record.name.as_str());
+    let parts = record.parts.iter().map(|part| (part.schema.as_str(), part.name.as_str()));
+    let tables: BTreeSet<(&str, &str)> = [itself].into_iter().chain(parts).collect();
+    let schemas: BTreeSet<&str> = tables.iter().map(|(schema, _)| *schema).collect();
+    let list = |names: Vec<String>| names.join(", ");
+    let schemas = list(schemas.into_iter().map(escape_identifier).collect());
+    let tables = if tables.len() > LISTED {
+        format!("ALL TABLES IN SCHEMA {schemas}")
+    } else {
+        let name = |(schema, name)| format!("{}.{}", escape_identifier(schema), escape_identifier(name));
+        list(tables.into_iter().map(name).collect())
+    };
+    format!("run `GRANT USAGE ON SCHEMA {schemas} TO {role}; GRANT SELECT ON {tables} TO {role};`")
+}
+
 /// The statement that would make the publication.
 fn no_publication(publication: &str, catalog: &Catalog) -> String {
     let tables: Vec<String> = catalog
@@ -188,7 +210,7 @@ fn no_publication(publication: &str, catalog: &Catalog) -> String {
         .map(|table| format!("{}.{}", escape_identifier(&table.record.schema), escape_identifier(&table.record.name)))
         .collect();
     let name = escape_identifier(publication);
-    let (statement, role) = if tables.is_empty() || tables.len() > 30 {
+    let (statement, role) = if tables.is_empty() || tables.len() > LISTED {
         (format!("CREATE PUBLICATION {name} FOR ALL TABLES;"), "a superuser")
     } else {
         (format!("CREATE PUBLICATION {name} FOR TABLE {};", tables.join(", ")), "the owner of the tables")
