@@ -46,6 +46,9 @@ struct Entry {
 }
 
 /// Reduces the entries of a row to what is shown, removing what has been superseded.
+///
+/// Its statements say `tbl = +?1`: to a bare parameter that is 0 or 1, SQLite would fit a plan of its own, and parse the
+/// statement again for every row.
 pub(crate) struct Resolver<'c> {
     conn: &'c Connection,
     standings: HashMap<i64, Standing>,
@@ -77,7 +80,7 @@ impl<'c> Resolver<'c> {
     /// What else there is of the row of an operation that becomes published.
     pub(crate) fn company(&self, seq: i64, table: i64, row: &str) -> Result<Company> {
         let mut statement = self.conn.prepare_cached(
-            "SELECT seq, bucket FROM syncline_log WHERE tbl = ?1 AND row_id = ?2 AND seq <> ?3 ORDER BY seq DESC",
+            "SELECT seq, bucket FROM syncline_log WHERE tbl = +?1 AND row_id = ?2 AND seq <> ?3 ORDER BY seq DESC",
         )?;
         let mut rows = statement.query((table, row, seq))?;
         let mut company = Company::Alone;
@@ -98,7 +101,7 @@ impl<'c> Resolver<'c> {
     pub(crate) fn has_new(&self, table: i64, row: &str) -> Result<bool> {
         let mut statement = self
             .conn
-            .prepare_cached("SELECT seq, bucket FROM syncline_log WHERE tbl = ?1 AND row_id = ?2 ORDER BY seq DESC")?;
+            .prepare_cached("SELECT seq, bucket FROM syncline_log WHERE tbl = +?1 AND row_id = ?2 ORDER BY seq DESC")?;
         let mut rows = statement.query((table, row))?;
         while let Some(row) = rows.next()? {
             if self.is_new(row.get(0)?, row.get(1)?) {
@@ -155,7 +158,7 @@ impl<'c> Resolver<'c> {
 
     fn entries(&self, table: i64, row: &str) -> Result<Vec<Entry>> {
         let mut statement = self.conn.prepare_cached(
-            "SELECT seq, bucket, subkey, data FROM syncline_log WHERE tbl = ?1 AND row_id = ?2 \
+            "SELECT seq, bucket, subkey, data FROM syncline_log WHERE tbl = +?1 AND row_id = ?2 \
              ORDER BY op_id DESC, seq DESC",
         )?;
         let rows = statement.query_map((table, row), |row| {

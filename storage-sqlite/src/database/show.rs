@@ -103,7 +103,7 @@ impl<'c> Show<'c> {
         let (conn, (number, name)) = (self.conn, table);
         let mut statement = conn.prepare_cached(
             "SELECT row_id, seq, bucket, data FROM syncline_log INDEXED BY syncline_log_by_row \
-             WHERE tbl = ?1 AND row_id >= ?2 AND seq > ?3 AND seq <= ?4 ORDER BY row_id",
+             WHERE tbl = +?1 AND row_id >= ?2 AND seq > ?3 AND seq <= ?4 ORDER BY row_id",
         )?;
         let mut rows = statement.query((number, done.as_deref().unwrap_or_default(), after, upto))?;
         while let Some(row) = rows.next()? {
