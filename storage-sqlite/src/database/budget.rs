@@ -16,7 +16,7 @@ const AIM: Duration = Duration::from_millis(16);
 /// must write them all.
 const SLICE: usize = 8192;
 /// How long it should last, its commit included.
-const SLICE_AIM: Duration = Duration::from_millis(30);
+const SLICE_AIM: Duration = Duration::from_millis(10);
 
 /// The number, which follows what transactions took.
 #[derive(Debug)]
@@ -93,15 +93,15 @@ mod tests {
     #[test]
     fn slices_follow_what_their_commits_took() {
         let mut budget = Budget::default();
-        budget.prepared(8000, Duration::from_millis(300));
+        budget.prepared(8000, Duration::from_millis(100));
         assert_eq!(budget.slice, 4000, "by halves");
-        budget.prepared(4000, Duration::from_millis(40));
+        budget.prepared(4000, Duration::from_micros(13_333));
         assert_eq!(budget.slice, 3000);
-        budget.prepared(3000, Duration::from_millis(20));
+        budget.prepared(3000, Duration::from_millis(7));
         assert_eq!(budget.slice, 3000);
-        budget.prepared(3000, Duration::from_millis(5));
+        budget.prepared(3000, Duration::from_millis(2));
         assert_eq!(budget.slice, 6000);
-        budget.prepared(1000, Duration::from_secs(1));
+        budget.prepared(200, Duration::from_secs(1));
         assert_eq!(budget.slice, 6000, "a few rows say nothing about rows");
     }
 }

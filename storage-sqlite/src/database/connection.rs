@@ -7,6 +7,7 @@ use rusqlite::functions::FunctionFlags;
 use rusqlite::{Connection, OpenFlags};
 use uuid::Uuid;
 
+use super::checkpointer;
 use super::error::Result;
 use super::opening::Durability;
 
@@ -14,9 +15,8 @@ use super::opening::Durability;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Memory of the writer for pages, in KiB, negative as SQLite wants it.
 pub(crate) const WRITER_CACHE: i64 = -32_000;
-/// Pages of the log after which a commit moves them into the file. A page that was written again is moved once: the more,
-/// the less is written in all, and the longer that commit takes.
-const CHECKPOINT_PAGES: i64 = 2_000;
+/// Bytes that the log may keep on disk when it begins anew.
+const LOG_KEPT: i64 = checkpointer::LIMIT as i64 * 4096;
 /// Statements that a connection keeps prepared.
 const CACHED_STATEMENTS: usize = 256;
 
@@ -32,17 +32,30 @@ pub(crate) fn open_writer(path: &Path, durability: Durability) -> Result<Connect
         ))
         .into());
     }
-    let synchronous = match durability {
+    conn.pragma_update(None, "synchronous", synchronous(durability))?;
+    conn.pragma_update(None, "cache_size", WRITER_CACHE)?;
+    conn.pragma_update(None, "journal_size_limit", LOG_KEPT)?;
+    // The checkpointer does it.
+    conn.pragma_update(None, "wal_autocheckpoint", 0)?;
+    prepare(&conn)?;
+    Ok(conn)
+}
+
+/// The connection of the checkpointer, for a file that is in WAL mode already. It waits for nobody.
+pub(crate) fn open_checkpointer(path: &Path, durability: Durability) -> Result<Connection> {
+    let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    conn.busy_timeout(Duration::ZERO)?;
+    // Also decides whether it syncs the log before it moves pages, and the file after.
+    conn.pragma_update(None, "synchronous", synchronous(durability))?;
+    Ok(conn)
+}
+
+fn synchronous(durability: Durability) -> &'static str {
+    match durability {
         Durability::Full => "FULL",
         Durability::Normal => "NORMAL",
         Durability::Off => "OFF",
-    };
-    conn.pragma_update(None, "synchronous", synchronous)?;
-    conn.pragma_update(None, "cache_size", WRITER_CACHE)?;
-    conn.pragma_update(None, "journal_size_limit", 64 << 20)?;
-    conn.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
-    prepare(&conn)?;
-    Ok(conn)
+    }
 }
 
 /// A connection that cannot write.

@@ -9,6 +9,9 @@ mod bucket_table;
 mod budget;
 mod capture;
 mod changes;
+mod checkpointer;
+#[cfg(test)]
+mod checkpointer_tests;
 mod clear;
 mod client_store;
 mod connection;

@@ -4,11 +4,13 @@ use std::future::{Future, IntoFuture};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use futures::channel::oneshot;
 use uuid::Uuid;
 
 use super::changes::Hub;
+use super::checkpointer::{Checkpointer, Checkpoints};
 use super::connection;
 use super::error::{Error, Result};
 use super::handle::{Database, Shared};
@@ -125,11 +127,19 @@ struct Start {
     directory: Option<Arc<TemporaryDirectory>>,
 }
 
+/// What has begun.
+struct Running {
+    writer: Writer,
+    readers: Vec<JoinHandle<()>>,
+    checkpoints: Arc<Checkpoints>,
+    checkpointer: JoinHandle<()>,
+}
+
 impl Start {
     fn run(self, opened: oneshot::Sender<Result<()>>) {
         let reader_queue = Arc::clone(&self.reader_queue);
         let directory = self.directory.clone();
-        let (writer, readers) = match self.open() {
+        let Running { writer, readers, checkpoints, checkpointer } = match self.open() {
             Ok(open) => open,
             Err(error) => {
                 // Nobody waits any more if this fails.
@@ -149,20 +159,32 @@ impl Start {
                 tracing::error!("a reader thread panicked");
             }
         }
+        // Last, because readers cannot move the log into the file.
+        checkpoints.close();
+        if checkpointer.join().is_err() {
+            tracing::error!("the checkpointer thread panicked");
+        }
         drop(directory);
     }
 
-    /// Opens the file, brings the tables in line with the schema, and starts the readers.
-    fn open(&self) -> Result<(Writer, Vec<std::thread::JoinHandle<()>>)> {
+    /// Opens the file, brings the tables in line with the schema, and starts readers and checkpointer.
+    fn open(&self) -> Result<Running> {
         let mut conn = connection::open_writer(&self.path, self.durability)?;
         let transaction = conn.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         layout::prepare(&transaction)?;
         transaction.commit()?;
         migration::apply(&mut conn, &self.schema)?;
-        let writer =
-            Writer::new(conn, Arc::clone(&self.schema), Arc::clone(&self.writer_queue), Arc::clone(&self.hub))?;
+        let checkpoints = Arc::new(Checkpoints::new(Arc::clone(&self.writer_queue)));
+        let writer = Writer::new(
+            conn,
+            Arc::clone(&self.schema),
+            Arc::clone(&self.writer_queue),
+            Arc::clone(&self.hub),
+            Arc::clone(&checkpoints),
+        )?;
         publish::purge_leftovers(&writer)?;
-        let mut threads = Vec::with_capacity(self.readers);
+        let checkpointer = connection::open_checkpointer(&self.path, self.durability)?;
+        let mut readers = Vec::with_capacity(self.readers);
         for number in 0..self.readers {
             let reader = Reader::new(connection::open_reader(&self.path)?)?;
             let queue = Arc::clone(&self.reader_queue);
@@ -173,9 +195,17 @@ impl Start {
                     self.reader_queue.close();
                     no_thread(error)
                 })?;
-            threads.push(thread);
+            readers.push(thread);
         }
-        Ok((writer, threads))
+        let checkpointer = Checkpointer::new(checkpointer, Arc::clone(&checkpoints));
+        let checkpointer = std::thread::Builder::new()
+            .name("syncline-checkpointer".into())
+            .spawn(move || checkpointer.run())
+            .map_err(|error| {
+                self.reader_queue.close();
+                no_thread(error)
+            })?;
+        Ok(Running { writer, readers, checkpoints, checkpointer })
     }
 }
 

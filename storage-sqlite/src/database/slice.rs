@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use super::writer::WriterQueue;
 
 /// After this time a transaction ends if a local write waits.
-const YIELD: Duration = Duration::from_millis(8);
+const YIELD: Duration = Duration::from_millis(2);
 /// After this time it ends anyway: what it holds must also be written by its commit.
-const END: Duration = Duration::from_millis(24);
+const END: Duration = Duration::from_millis(8);
 /// But not before so many rows, unless a local write waits: every commit writes all the pages of an index that rows are
 /// scattered over, be they few or many.
-pub(crate) const LEAST: usize = 1024;
+pub(crate) const LEAST: usize = 512;
 /// Rows between two looks at the clock.
 const STRIDE: usize = 64;
 

@@ -48,6 +48,8 @@ struct State<W> {
     tasks: VecDeque<Task<W>>,
     /// Since when jobs were run although a task waited.
     local_turn: Option<Instant>,
+    /// Tasks wait until they are released.
+    held: bool,
     wakers: Vec<Waker>,
     closed: bool,
 }
@@ -70,6 +72,7 @@ impl<W> WorkQueue<W> {
                 jobs: VecDeque::new(),
                 tasks: VecDeque::new(),
                 local_turn: None,
+                held: false,
                 wakers: Vec::new(),
                 closed: false,
             }),
@@ -142,13 +145,27 @@ impl<W> WorkQueue<W> {
         self.lock().tasks.push_front(task);
     }
 
+    /// Lets tasks wait, and only them, until [`WorkQueue::release_tasks`].
+    pub(crate) fn hold_tasks(&self) {
+        self.lock().held = true;
+    }
+
+    /// Lets tasks go on.
+    pub(crate) fn release_tasks(&self) {
+        self.lock().held = false;
+        self.ready.notify_one();
+    }
+
     /// The next work, or [`Work::Idle`] after `patience`. Jobs come first, but never starve tasks.
     pub(crate) fn next(&self, patience: Duration) -> Work<W> {
         let deadline = Instant::now() + patience;
         let mut state = self.lock();
         loop {
             let turn_is_over = state.local_turn.is_some_and(|since| since.elapsed() >= LOCAL_TURN);
-            if (state.jobs.is_empty() || turn_is_over)
+            // What was accepted is done even so.
+            let held = state.held && !state.closed;
+            if !held
+                && (state.jobs.is_empty() || turn_is_over)
                 && let Some(task) = state.tasks.pop_front()
             {
                 state.local_turn = None;
@@ -195,4 +212,51 @@ impl<W> WorkQueue<W> {
 /// The error of everything after [`WorkQueue::close`].
 pub(crate) fn closed() -> super::error::Error {
     syncline_core::Error::closed("the database was closed").into()
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::executor::block_on;
+
+    use super::*;
+
+    fn submit(queue: &WorkQueue<Vec<&'static str>>) {
+        queue
+            .submit_task(Box::new(|done| {
+                done.push("task");
+                Step::Done
+            }))
+            .unwrap_or_else(|error| panic!("{error}"));
+        block_on(queue.submit(Box::new(|done| done.push("job")))).unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    /// Everything that there is to do now.
+    fn work(queue: &WorkQueue<Vec<&'static str>>) -> Vec<&'static str> {
+        let mut done = Vec::new();
+        loop {
+            match queue.next(Duration::ZERO) {
+                Work::Job(job) => job(&mut done),
+                Work::Task(mut task) => {
+                    task(&mut done);
+                }
+                Work::Idle | Work::Closed => return done,
+            }
+        }
+    }
+
+    #[test]
+    fn a_local_write_goes_before_tasks_and_does_not_wait_while_they_are_held() {
+        let queue = WorkQueue::new();
+        submit(&queue);
+        assert_eq!(work(&queue), ["job", "task"]);
+        queue.hold_tasks();
+        submit(&queue);
+        assert_eq!(work(&queue), ["job"]);
+        queue.release_tasks();
+        assert_eq!(work(&queue), ["task"]);
+        queue.hold_tasks();
+        submit(&queue);
+        queue.close();
+        assert_eq!(work(&queue), ["job", "task"], "what was accepted is done");
+    }
 }

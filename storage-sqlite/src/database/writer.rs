@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::channel::oneshot;
-use rusqlite::hooks::{Action, AuthAction, AuthContext, Authorization};
+use rusqlite::hooks::{Action, AuthAction, AuthContext, Authorization, Wal};
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::budget::Budget;
 use super::changes::{Changes, Hub, QUEUE};
+use super::checkpointer::Checkpoints;
 use super::error::Result;
 use super::preparation::Preparation;
 use super::queue_runs;
@@ -78,6 +79,7 @@ impl Writer {
         schema: Arc<Schema>,
         queue: Arc<WriterQueue>,
         hub: Arc<Hub>,
+        checkpoints: Arc<Checkpoints>,
     ) -> Result<Self> {
         let observed = Arc::new(Mutex::new(Observed::default()));
         let seen = Arc::clone(&observed);
@@ -90,6 +92,10 @@ impl Writer {
                 lock(&seen).schema = true;
             }
             Authorization::Allow
+        }))?;
+        conn.wal_hook(Some(move |_: &mut Wal, pages: std::ffi::c_int| {
+            checkpoints.committed(u32::try_from(pages).unwrap_or(0));
+            Ok(())
         }))?;
         let interruption = Arc::new(Interruption::default());
         let (due, waiting) = (Arc::clone(&interruption), Arc::clone(&queue));
