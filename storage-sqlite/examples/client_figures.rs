@@ -1,5 +1,6 @@
 //! Figures of the client's database, each beside plain SQLite on the same disk in the same minute:
-//! `cargo run --release -p syncline-storage-sqlite --example client_figures`.
+//! `cargo run --release -p syncline-storage-sqlite --example client_figures [download] [bulk] [single] [waits]`, all of them
+//! if none is named.
 #![allow(clippy::unwrap_used)]
 
 use std::path::Path;
@@ -252,28 +253,36 @@ fn compare(what: &str, mut pair: impl FnMut() -> (Duration, Duration), target: f
 }
 
 fn main() {
+    let named: Vec<String> = std::env::args().skip(1).collect();
+    let wanted = |name: &str| named.is_empty() || named.iter().any(|wanted| wanted == name);
     let rows = all(DOWNLOADED);
     let download = download(&rows);
-    compare(
-        "download and publish",
-        || {
-            let before = processor();
-            let plain = plain(&rows);
-            let between = processor();
-            let directory = tempfile::tempdir().unwrap();
-            let [stage, publish] = sync(&open(directory.path()), &download.0, &download.1);
-            println!("  stage {stage:.3?}, publish {publish:.3?}");
-            if let (Some(before), Some(between), Some(after)) = (before, between, processor()) {
-                println!("  processor time: {:.2?} against {:.2?}", between - before, after - between);
-            }
-            (plain, stage + publish)
-        },
-        0.4,
-    );
-    compare("captured writes in bulk", || (bulk("local"), bulk("synced")), 0.35);
-    compare("single captured writes", || (single("local"), single("synced")), 0.6);
-    println!("nothing else: {}", waits(None));
-    for _ in 0..PAIRS {
-        println!("{DOWNLOADED} rows: {}", waits(Some(&download)));
+    if wanted("download") {
+        compare("download and publish", || downloaded(&rows, &download), 0.4);
     }
+    if wanted("bulk") {
+        compare("captured writes in bulk", || (bulk("local"), bulk("synced")), 0.35);
+    }
+    if wanted("single") {
+        compare("single captured writes", || (single("local"), single("synced")), 0.6);
+    }
+    if wanted("waits") {
+        println!("nothing else: {}", waits(None));
+        for _ in 0..PAIRS {
+            println!("{DOWNLOADED} rows: {}", waits(Some(&download)));
+        }
+    }
+}
+
+fn downloaded(rows: &[Row], download: &(Vec<DataLine>, PublishRequest)) -> (Duration, Duration) {
+    let before = processor();
+    let plain = plain(rows);
+    let between = processor();
+    let directory = tempfile::tempdir().unwrap();
+    let [stage, publish] = sync(&open(directory.path()), &download.0, &download.1);
+    println!("  stage {stage:.3?}, publish {publish:.3?}");
+    if let (Some(before), Some(between), Some(after)) = (before, between, processor()) {
+        println!("  processor time: {:.2?} against {:.2?}", between - before, after - between);
+    }
+    (plain, stage + publish)
 }
