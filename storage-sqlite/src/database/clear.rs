@@ -81,6 +81,7 @@ fn run(conn: &Connection, schema: &Schema, clear: Clear) -> Result<Cleared> {
     }
     conn.execute("DELETE FROM syncline_publishing WHERE true", [])?;
     for table in [
+        "syncline_rows",
         "syncline_log",
         "syncline_superseded",
         "syncline_buckets",
@@ -94,7 +95,8 @@ fn run(conn: &Connection, schema: &Schema, clear: Clear) -> Result<Cleared> {
     }
     conn.execute(
         "UPDATE syncline_state SET published_seq = next_seq - 1, published_op = NULL, write_checkpoint = NULL, \
-         last_synced_at = NULL, sent_upto = ?1, superseded = 0",
+         last_synced_at = NULL, sent_upto = ?1, superseded = 0, \
+         sorted_seq = next_seq - 1",
         [sent],
     )?;
     Ok(Cleared { discarded_transactions: unsent })

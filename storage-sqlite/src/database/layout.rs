@@ -7,7 +7,7 @@ use super::error::Result;
 use super::upgrade;
 
 /// The version of these tables that this library writes.
-const FORMAT: i64 = 2;
+const FORMAT: i64 = 3;
 
 /// All start with `syncline_`.
 ///
@@ -18,6 +18,7 @@ const FORMAT: i64 = 2;
 ///   rows stay visible until a full publish. `published_seq` is ahead of that of the state after a partial publish.
 /// - `syncline_log`: operations as downloaded; those with `seq` up to the bucket's published one are published, later ones
 ///   are staged and invisible. `data IS NULL` is a REMOVE, which lives until it is published.
+/// - `syncline_rows`: the index of the log by row, complete up to `sorted_seq` of the state, which no publish is ahead of.
 /// - `syncline_superseded`: operations that a publish in preparation supersedes. When it has been shown, `superseded` of the
 ///   state is 1, and they are removed, in order: a REMOVE after what it ended.
 /// - `syncline_shadow_…`: tables in preparation, or no longer needed.
@@ -36,7 +37,8 @@ CREATE TABLE syncline_state (
     sent_upto INTEGER NOT NULL DEFAULT 0,
     last_synced_at INTEGER,
     epoch INTEGER NOT NULL DEFAULT 0,
-    superseded INTEGER NOT NULL DEFAULT 0
+    superseded INTEGER NOT NULL DEFAULT 0,
+    sorted_seq INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE syncline_schema (name TEXT PRIMARY KEY NOT NULL, shape TEXT NOT NULL, definition TEXT NOT NULL, epoch INTEGER NOT NULL);
 CREATE TABLE syncline_tables (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
@@ -56,8 +58,16 @@ CREATE TABLE syncline_log (
     subkey TEXT,
     data TEXT
 );
-CREATE INDEX syncline_log_by_row ON syncline_log (tbl, row_id);
 CREATE INDEX syncline_log_by_bucket ON syncline_log (bucket);
+CREATE TABLE syncline_rows (
+    tbl INTEGER NOT NULL,
+    row_id TEXT NOT NULL,
+    seq INTEGER NOT NULL,
+    PRIMARY KEY (tbl, row_id, seq)
+) WITHOUT ROWID;
+CREATE TRIGGER syncline_log_deleted AFTER DELETE ON syncline_log BEGIN
+    DELETE FROM syncline_rows WHERE tbl = OLD.tbl AND row_id = OLD.row_id AND seq = OLD.seq;
+END;
 CREATE TABLE syncline_superseded (seq INTEGER PRIMARY KEY);
 CREATE TABLE syncline_queue (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -106,7 +116,11 @@ pub(crate) fn prepare(conn: &Connection) -> Result<()> {
         conn.query_row("SELECT format FROM syncline_state WHERE id = 1", [], |row| row.get(0)).optional()?;
     match format {
         Some(FORMAT) => Ok(()),
-        Some(1) => upgrade::from_format_1(conn, FORMAT),
+        Some(1) => {
+            upgrade::from_format_1(conn)?;
+            upgrade::from_format_2(conn)
+        }
+        Some(2) => upgrade::from_format_2(conn),
         Some(format) if format > FORMAT => Err(syncline_core::Error::invalid(format!(
             "this file was written by a newer version (format {format}, this version knows {FORMAT}): update the app"
         ))

@@ -263,10 +263,10 @@ impl Migration<'_> {
             let published = State::load(self.conn)?.published_seq;
             // Newest first, so that of each key only the first counts: what a large publish superseded may still be there.
             let mut statement = self.conn.prepare(
-                "SELECT l.row_id, b.name IS NULL, l.op_id, l.data, l.bucket, l.subkey FROM syncline_log AS l \
-                 JOIN syncline_buckets AS b ON b.id = l.bucket \
-                 WHERE l.tbl = ?1 AND l.seq <= iif(b.name IS NULL, b.published_seq, max(b.published_seq, ?2)) \
-                 ORDER BY l.row_id, l.op_id DESC, l.seq DESC",
+                "SELECT l.row_id, b.name IS NULL, l.op_id, l.data, l.bucket, l.subkey \
+                 FROM syncline_rows AS r CROSS JOIN syncline_log AS l ON l.seq = r.seq JOIN syncline_buckets AS b ON b.id = l.bucket \
+                 WHERE r.tbl = ?1 AND l.seq <= iif(b.name IS NULL, b.published_seq, max(b.published_seq, ?2)) \
+                 ORDER BY r.row_id, l.op_id DESC, l.seq DESC",
             )?;
             let mut rows = statement.query((number, published))?;
             let mut current: Option<Current> = None;

@@ -37,6 +37,7 @@ mod reader;
 mod replay;
 mod resolve;
 mod row;
+mod row_index;
 mod row_writer;
 mod schema;
 mod shadow;

@@ -17,6 +17,7 @@ use super::layout::State;
 use super::operation_log;
 use super::replay::PendingWrites;
 use super::resolve::{Resolver, Standing, Superseded};
+use super::row_index::Sorting;
 use super::schema::Schema;
 use super::shadow::Shadow;
 use super::show::{Numbered, Show};
@@ -28,6 +29,10 @@ use super::{superseded, upload_queue};
 const SORTED_AT_ONCE: i64 = -1_000;
 /// Operations that are removed between two looks at the clock.
 const PURGED: usize = 256;
+/// A pass goes over so many operations at least: their data should fit into the memory for pages.
+const PASS: i64 = 50_000;
+/// And there are so many passes at most, because each reads the index of a table from end to end.
+const PASSES: i64 = 8;
 
 /// What a preparation is held to.
 #[derive(Debug)]
@@ -62,6 +67,7 @@ pub(crate) struct Preparation {
     pending: PendingWrites,
     names: HashMap<i64, String>,
     begun: bool,
+    sorting: Sorting,
     survey: Survey,
     planned: bool,
     shadows: Vec<Shadow>,
@@ -72,8 +78,9 @@ pub(crate) struct Preparation {
     /// Whether shadows have their indexes from the beginning. That writes more, but never takes long at once.
     indexes_first: bool,
     interruption: Arc<Interruption>,
-    /// Operations after `published` and up to `upto` are shown table by table, each in the order of its rows.
-    passes: Vec<(i64, String)>,
+    /// Operations after `published` and up to `upto` are shown table by table and range by range, each in the order of its
+    /// rows: the last of these comes first.
+    passes: Vec<(i64, String, (i64, i64))>,
     row: Option<String>,
     published: i64,
     upto: i64,
@@ -102,6 +109,7 @@ impl Preparation {
             pending: PendingWrites::after(released),
             names: HashMap::new(),
             begun: false,
+            sorting: Sorting::default(),
             survey: Survey::new(conn, rows, published, partial.is_some())?,
             planned: false,
             shadows: Vec::new(),
@@ -159,6 +167,9 @@ impl Preparation {
             while !self.begun && superseded::purge(conn, PURGED)? && !slice.look() {}
             return Ok(Progress::More);
         }
+        if !self.sorting.advance(conn, || slice.is_over_after_row())? {
+            return Ok(Progress::More);
+        }
         self.names = operation_log::all_numbers(conn)?.into_iter().collect();
         let resolver = self.resolver(conn, Superseded::Noted);
         if !self.survey.advance(conn, &self.names, &resolver, slice)? {
@@ -188,6 +199,11 @@ impl Preparation {
             }
             progress => Ok(progress),
         }
+    }
+
+    /// Operations have left the log that may be on their way into its index.
+    pub(crate) fn sort_again(&mut self) {
+        self.sorting = Sorting::default();
     }
 
     fn resolver<'c>(&self, conn: &'c Connection, superseded: Superseded) -> Resolver<'c> {
@@ -226,9 +242,11 @@ impl Preparation {
                 return Ok(());
             }
         }
-        let numbered = self.names.iter().filter(|(_, name)| self.prepared.contains(*name));
-        self.passes = numbered.map(|(number, name)| (*number, name.clone())).collect();
         self.upto = self.survey.log();
+        for (number, name) in self.names.iter().filter(|(_, name)| self.prepared.contains(*name)) {
+            let ranges = ranges(self.published, self.upto).into_iter().rev();
+            self.passes.extend(ranges.map(|range| (*number, name.clone(), range)));
+        }
         self.planned = true;
         Ok(())
     }
@@ -264,9 +282,8 @@ impl Preparation {
             show.write_to(schema, shadow.table(), shadow.name())?;
         }
         let only = Some(&self.prepared);
-        while let Some((number, name)) = self.passes.last() {
-            let range = (self.published, self.upto);
-            if !show.rows_in_order((*number, name), range, &mut self.row, || slice.is_over_after_row())? {
+        while let Some((number, name, range)) = self.passes.last() {
+            if !show.rows_in_order((*number, name), *range, &mut self.row, || slice.is_over_after_row())? {
                 return Ok(Progress::More);
             }
             self.passes.pop();
@@ -342,4 +359,17 @@ impl Preparation {
         }
         Ok(Some(show.shown()))
     }
+}
+
+/// What comes after `after`, up to `upto`, in parts.
+fn ranges(after: i64, upto: i64) -> Vec<(i64, i64)> {
+    let size = PASS.max((upto - after) / PASSES + 1);
+    let mut ranges = Vec::new();
+    let mut from = after;
+    while from < upto {
+        let to = upto.min(from.saturating_add(size));
+        ranges.push((from, to));
+        from = to;
+    }
+    ranges
 }

@@ -22,7 +22,7 @@ use super::show::Show;
 use super::slice::Slice;
 use super::work_queue::Step;
 use super::writer::{End, Seen, Writer};
-use super::{shadow, subscriptions, superseded, survey, upload_queue};
+use super::{row_index, shadow, subscriptions, superseded, survey, upload_queue};
 
 /// Operations that one purging transaction removes.
 const PURGE: usize = 1_000;
@@ -261,6 +261,10 @@ fn purge(writer: &mut Writer) -> Result<bool> {
         .iter()
         .flat_map(|preparation| preparation.shadows().iter().map(|shadow| shadow.name().to_owned()))
         .collect();
+    // Operations of a run that is being sorted may go.
+    if let Some(preparation) = &mut writer.preparation {
+        preparation.sort_again();
+    }
     writer.attempt(|conn, _, _| {
         let more =
             bucket_table::purge(conn, PURGE)? || superseded::purge(conn, PURGE)? || shadow::sweep(conn, &in_use)?;
@@ -373,6 +377,7 @@ impl<'c> Publication<'c> {
         for table in schema.tables() {
             show.write_to(schema, table.name(), table.name())?;
         }
+        row_index::complete(self.conn)?;
         let done = publishing(self.conn, || show.everything(self.state.published_seq, &names, None, until))?;
         Ok(done.then(|| show.shown()))
     }

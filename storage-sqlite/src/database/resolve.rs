@@ -80,7 +80,8 @@ impl<'c> Resolver<'c> {
     /// What else there is of the row of an operation that becomes published.
     pub(crate) fn company(&self, seq: i64, table: i64, row: &str) -> Result<Company> {
         let mut statement = self.conn.prepare_cached(
-            "SELECT seq, bucket FROM syncline_log WHERE tbl = +?1 AND row_id = ?2 AND seq <> ?3 ORDER BY seq DESC",
+            "SELECT l.seq, l.bucket FROM syncline_rows AS r CROSS JOIN syncline_log AS l ON l.seq = r.seq \
+             WHERE r.tbl = +?1 AND r.row_id = ?2 AND r.seq <> ?3 ORDER BY r.seq DESC",
         )?;
         let mut rows = statement.query((table, row, seq))?;
         let mut company = Company::Alone;
@@ -99,9 +100,10 @@ impl<'c> Resolver<'c> {
 
     /// Whether the row has an operation that becomes published.
     pub(crate) fn has_new(&self, table: i64, row: &str) -> Result<bool> {
-        let mut statement = self
-            .conn
-            .prepare_cached("SELECT seq, bucket FROM syncline_log WHERE tbl = +?1 AND row_id = ?2 ORDER BY seq DESC")?;
+        let mut statement = self.conn.prepare_cached(
+            "SELECT l.seq, l.bucket FROM syncline_rows AS r CROSS JOIN syncline_log AS l ON l.seq = r.seq \
+             WHERE r.tbl = +?1 AND r.row_id = ?2 ORDER BY r.seq DESC",
+        )?;
         let mut rows = statement.query((table, row))?;
         while let Some(row) = rows.next()? {
             if self.is_new(row.get(0)?, row.get(1)?) {
@@ -158,8 +160,8 @@ impl<'c> Resolver<'c> {
 
     fn entries(&self, table: i64, row: &str) -> Result<Vec<Entry>> {
         let mut statement = self.conn.prepare_cached(
-            "SELECT seq, bucket, subkey, data FROM syncline_log WHERE tbl = +?1 AND row_id = ?2 \
-             ORDER BY op_id DESC, seq DESC",
+            "SELECT l.seq, l.bucket, l.subkey, l.data FROM syncline_rows AS r CROSS JOIN syncline_log AS l ON l.seq = r.seq \
+             WHERE r.tbl = +?1 AND r.row_id = ?2 ORDER BY l.op_id DESC, l.seq DESC",
         )?;
         let rows = statement.query_map((table, row), |row| {
             Ok(Entry { seq: row.get(0)?, bucket: row.get(1)?, subkey: row.get(2)?, data: row.get(3)? })

@@ -102,8 +102,10 @@ impl<'c> Show<'c> {
     ) -> Result<bool> {
         let (conn, (number, name)) = (self.conn, table);
         let mut statement = conn.prepare_cached(
-            "SELECT row_id, seq, bucket, data FROM syncline_log INDEXED BY syncline_log_by_row \
-             WHERE tbl = +?1 AND row_id >= ?2 AND seq > ?3 AND seq <= ?4 ORDER BY row_id",
+            "SELECT r.row_id, l.seq, l.bucket, l.data, EXISTS (SELECT 1 FROM syncline_rows AS o \
+             WHERE o.tbl = r.tbl AND o.row_id = r.row_id AND o.seq <> r.seq) \
+             FROM syncline_rows AS r CROSS JOIN syncline_log AS l ON l.seq = r.seq \
+             WHERE r.tbl = +?1 AND r.row_id >= ?2 AND r.seq > ?3 AND r.seq <= ?4 ORDER BY r.row_id",
         )?;
         let mut rows = statement.query((number, done.as_deref().unwrap_or_default(), after, upto))?;
         while let Some(row) = rows.next()? {
@@ -113,9 +115,8 @@ impl<'c> Show<'c> {
                 continue;
             }
             match row.get_ref(3)?.as_str_or_null().map_err(rusqlite::Error::from)? {
-                Some(data) if self.resolver.company(seq, number, id)? == Company::Alone => {
-                    self.show(name, id, Some(data))?;
-                }
+                // It is alone.
+                Some(data) if !row.get::<_, bool>(4)? => self.show(name, id, Some(data))?,
                 _ => self.row(Numbered { number: Some(number), name }, id)?,
             }
             *done = Some(id.to_owned());
