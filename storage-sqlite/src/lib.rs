@@ -11,7 +11,7 @@ mod failpoint;
 extern crate self as syncline_storage_sqlite;
 
 #[cfg(feature = "bucket-store")]
-pub use bucket_store::SqliteBucketStore;
+pub use bucket_store::{SqliteBucketStore, StoreInspection};
 #[cfg(feature = "database")]
 pub use database::{
     BucketDiagnostics, Clear, Cleared, Column, ColumnType, Database, DatabaseDiagnostics, Durability, Error, Index,

@@ -88,12 +88,13 @@ fn open_reader(path: &Path, cache_kib: u32) -> Result<Connection> {
     Ok(reader)
 }
 
-fn requests_path(path: &Path) -> PathBuf {
+/// The file of requests for write checkpoints.
+pub(super) fn requests_path(path: &Path) -> PathBuf {
     beside(path, "-write-checkpoints")
 }
 
 /// The path without links, of a file that may not exist yet.
-fn real_path(path: &Path) -> Result<PathBuf> {
+pub(super) fn real_path(path: &Path) -> Result<PathBuf> {
     let cannot = |error: std::io::Error| {
         Error::unavailable(format!("cannot open the bucket store {}", path.display())).caused_by(error)
     };
@@ -129,15 +130,21 @@ fn lock(path: &Path) -> Result<File> {
         OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&lock_path).map_err(cannot)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Error::unavailable(format!(
-            "the bucket store {} is open already, here or in another process; one process at a time may use it",
-            path.display()
-        ))),
+        Err(TryLockError::WouldBlock) => Err(in_use(path)),
         Err(TryLockError::Error(error)) => Err(cannot(error)),
     }
 }
 
-fn beside(path: &Path, ending: &str) -> PathBuf {
+/// Somebody else has the store.
+pub(super) fn in_use(path: &Path) -> Error {
+    Error::unavailable(format!(
+        "the bucket store {} is open already, here or in another process; one process at a time may use it",
+        path.display()
+    ))
+}
+
+/// The file beside another whose name ends so.
+pub(super) fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(ending);
     name.into()

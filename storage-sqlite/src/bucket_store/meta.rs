@@ -102,12 +102,20 @@ impl Meta {
         Ok(meta)
     }
 
+    /// The same of a store that may have been made half way.
+    pub(super) fn load_if_any(connection: &Connection) -> Result<Option<Self>> {
+        if Self::is_there(connection)? { Self::load(connection).map(Some) } else { Ok(None) }
+    }
+
     /// Writes the row unless there is one.
     pub(super) fn save_first(&self, connection: &Connection) -> Result<()> {
-        let found: i64 = connection
-            .query_row("SELECT count(*) FROM meta", [], |row| row.get(0))
-            .map_err(failed("cannot read where the bucket store stands"))?;
-        if found > 0 { Ok(()) } else { self.save(connection) }
+        if Self::is_there(connection)? { Ok(()) } else { self.save(connection) }
+    }
+
+    fn is_there(connection: &Connection) -> Result<bool> {
+        connection
+            .query_row("SELECT EXISTS (SELECT 1 FROM meta)", [], |row| row.get(0))
+            .map_err(failed("cannot read where the bucket store stands"))
     }
 
     pub(super) fn save(&self, connection: &Connection) -> Result<()> {

@@ -10,6 +10,7 @@ mod appending;
 mod bucket_cache;
 mod compacting;
 mod files;
+mod inspection;
 mod meta;
 mod reading;
 mod row_codec;
@@ -24,4 +25,5 @@ mod workers;
 mod write_requests;
 mod writer;
 
+pub use inspection::StoreInspection;
 pub use store::SqliteBucketStore;

@@ -16,6 +16,7 @@ use syncline_core::{
 };
 
 use super::files::{Files, Reader};
+use super::inspection::{self, StoreInspection};
 use super::meta::Meta;
 use super::wal::Wal;
 use super::workers::Workers;
@@ -79,6 +80,16 @@ impl SqliteBucketStore {
             Self::start(files)
         })
         .await
+    }
+
+    /// Looks whether [`open`](Self::open) would succeed on this file, and at what it holds, and changes nothing. `None` if
+    /// there is no store yet, which `open` would make; whether the folder may be written is the caller's to find out.
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open).
+    pub async fn inspect(path: impl AsRef<Path>) -> Result<Option<StoreInspection>> {
+        let path = path.as_ref().to_owned();
+        off_the_executor(move || inspection::inspect(&path)).await
     }
 
     fn start(files: Files) -> Result<Self> {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod full_disk;
+mod inspecting;
 mod on_disk;
 
 mod in_a_file {
