@@ -187,7 +187,7 @@ fn every_kind_of_key_verifies_its_own_tokens_only() {
 
 #[test]
 fn keys_without_an_id_are_tried_one_after_another() {
-    let keys = KeySet::from_secret(b"another secret", None).unwrap().and(secret_keys());
+    let keys = KeySet::from_secret(b"another secret, which is long enough too", None).unwrap().and(secret_keys());
     for id in [None, Some("unknown")] {
         let token = sign(Algorithm::HS512, id, &EncodingKey::from_secret(SECRET), &claims());
         keys.verify(&token, now(), &options()).unwrap();
@@ -199,7 +199,7 @@ fn keys_without_an_id_are_tried_one_after_another() {
     assert_refused(keys.verify(&token, now(), &options()), "PSYNC_S2101");
     assert!(!keys.has_key_for(&token));
     // A key that the token names is the only one that counts, even if another fits.
-    let keys = secret_keys().and(KeySet::from_secret(b"named", Some("named")).unwrap());
+    let keys = secret_keys().and(KeySet::from_secret(b"the secret of the key that is named", Some("named")).unwrap());
     let token = sign(Algorithm::HS256, Some("named"), &EncodingKey::from_secret(SECRET), &claims());
     assert_refused(keys.verify(&token, now(), &options()), "PSYNC_S2101");
 }
@@ -311,7 +311,20 @@ fn unusable_keys_are_errors_when_configured_and_ignored_when_published() {
         assert_eq!((error.kind(), error.code()), (ErrorKind::Unavailable, Some("PSYNC_S2204")));
         assert_eq!(KeySet::from_jwks(body).unwrap_err().kind(), ErrorKind::Invalid);
     }
-    assert_eq!(KeySet::from_secret(b"", None).unwrap_err().kind(), ErrorKind::Invalid);
+    let secret = "0123456789abcdef0123456789abcdef";
+    for length in [0, 1, 31] {
+        let short = &secret[..length];
+        let jwk = json!({ "kty": "oct", "k": URL_SAFE_NO_PAD.encode(short) }).to_string();
+        let refused =
+            [KeySet::from_secret(short.as_bytes(), None), KeySet::from_supabase_secret(short), KeySet::from_jwks(&jwk)];
+        for (number, error) in refused.into_iter().map(Result::unwrap_err).enumerate() {
+            assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+            // An empty JWK is no JWK at all.
+            let says_how = error.to_string().contains("openssl rand -base64 32");
+            assert!(says_how || (number == 2 && length == 0), "{error}");
+        }
+    }
+    KeySet::from_secret(secret.as_bytes(), None).unwrap();
 }
 
 #[test]

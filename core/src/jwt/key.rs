@@ -46,8 +46,12 @@ pub(super) struct Jwk {
 impl Key {
     /// A shared secret for these algorithms.
     pub(super) fn secret(secret: &[u8], id: Option<String>, algorithms: Vec<Algorithm>) -> Result<Self> {
-        if secret.is_empty() {
-            return Err(unusable("an empty secret"));
+        if secret.len() < SHORTEST_SECRET {
+            return Err(unusable(&format!(
+                "a shared secret of {} bytes can be guessed, and must have {SHORTEST_SECRET} or more (RFC 7518, 3.2); \
+                 make one with `openssl rand -base64 32`",
+                secret.len()
+            )));
         }
         let verifying = DecodingKey::from_secret(secret);
         Ok(Self { id, is_secret: true, audiences: None, max_lifetime: None, algorithms, verifying })
@@ -121,6 +125,9 @@ impl TryFrom<Jwk> for Key {
 
 /// The algorithms of shared secrets.
 pub(super) const HMAC: [Algorithm; 3] = [Algorithm::HS256, Algorithm::HS384, Algorithm::HS512];
+
+/// Bytes that a shared secret must have: those of the smallest hash. Whoever has one token can try secrets at home.
+const SHORTEST_SECRET: usize = 32;
 
 /// A part of a key, in base64url with or without padding.
 fn part(text: &Option<String>, name: &str, lengths: std::ops::RangeInclusive<usize>) -> Result<Vec<u8>> {

@@ -63,10 +63,10 @@ impl KeySet {
     }
 
     /// One shared secret for HS256, HS384 and HS512, for tokens with this `kid`, or for those without a key of their own.
-    /// It should be random and have at least 32 bytes: whoever guesses it can be anyone.
+    /// It must be random (`openssl rand -base64 32`): whoever guesses it can be anyone.
     ///
     /// # Errors
-    /// `Invalid` if it is empty.
+    /// `Invalid` if it has fewer than 32 bytes.
     pub fn from_secret(secret: &[u8], key_id: Option<&str>) -> Result<Self> {
         Ok(Self { keys: vec![Key::secret(secret, key_id.map(Into::into), HMAC.to_vec())?] })
     }
@@ -75,7 +75,7 @@ impl KeySet {
     /// up to seven days and twenty minutes, whatever the options say.
     ///
     /// # Errors
-    /// `Invalid` if it is empty.
+    /// `Invalid` if it has fewer than 32 bytes.
     pub fn from_supabase_secret(secret: &str) -> Result<Self> {
         let mut key = Key::secret(secret.as_bytes(), None, vec![Algorithm::HS256])?;
         key.restrict_to_supabase();

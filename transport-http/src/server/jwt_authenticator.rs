@@ -65,10 +65,10 @@ impl JwtAuthenticator {
         Ok(Self::new(KeySet::from_jwks(jwks)?))
     }
 
-    /// A shared secret, for tokens signed by HS256 (or HS384, HS512). It should be random and have at least 32 bytes.
+    /// A shared secret, for tokens signed by HS256 (or HS384, HS512). It must be random: `openssl rand -base64 32`.
     ///
     /// # Errors
-    /// `Invalid` if it is empty.
+    /// `Invalid` if it has fewer than 32 bytes.
     pub fn hs256(secret: impl AsRef<[u8]>) -> Result<Self> {
         Ok(Self::new(KeySet::from_secret(secret.as_ref(), None)?))
     }
@@ -76,7 +76,7 @@ impl JwtAuthenticator {
     /// A shared secret in base64, of either alphabet, with or without padding.
     ///
     /// # Errors
-    /// `Invalid` if it is no base64, or empty.
+    /// `Invalid` if it is no base64, or has fewer than 32 bytes.
     pub fn hs256_base64(secret: &str) -> Result<Self> {
         let url_alphabet = secret.trim().trim_end_matches('=').replace('+', "-").replace('/', "_");
         Self::keys(&serde_json::json!({ "kty": "oct", "k": url_alphabet }).to_string())
@@ -85,7 +85,7 @@ impl JwtAuthenticator {
     /// The JWT secret of a Supabase project: tokens of the audience `authenticated`, valid for up to a week.
     ///
     /// # Errors
-    /// `Invalid` if it is empty.
+    /// `Invalid` if it has fewer than 32 bytes.
     pub fn supabase(secret: &str) -> Result<Self> {
         Ok(Self::new(KeySet::from_supabase_secret(secret)?))
     }
