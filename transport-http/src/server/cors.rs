@@ -6,8 +6,11 @@ use axum::http::Method;
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, USER_AGENT};
 use tower_http::cors::{Any, CorsLayer};
 
-/// The layer around all routes of the router.
-pub(super) fn layer() -> CorsLayer {
+/// The layer around all routes of the router. An application puts it around routes of its own that browsers call from
+/// another origin, such as its upload endpoint: `Router::layer(cors())`.
+///
+/// Any origin may call, with the headers that SDKs send and without cookies: a request counts by its token alone.
+pub fn cors() -> CorsLayer {
     CorsLayer::new()
         .allow_origin(Any)
         .expose_headers([CONTENT_TYPE])

@@ -17,6 +17,7 @@ mod turns;
 mod upload;
 
 pub use authenticated::{Authenticated, bearer_token};
+pub use cors::cors;
 pub use jwt_authenticator::JwtAuthenticator;
 pub use listener::{Connection, Listener};
 pub use problem::Problem;

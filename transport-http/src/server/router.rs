@@ -6,9 +6,10 @@ use axum::Router;
 use axum::routing::{get, post};
 use syncline_core::SyncService;
 
+use super::cors::cors;
 use super::problem::Problem;
+use super::routes;
 use super::turns::Turns;
-use super::{cors, routes};
 
 /// Limits of the router.
 #[derive(Debug, Clone, Copy)]
@@ -62,6 +63,6 @@ pub fn router_with_limits<S: Clone + Send + Sync + 'static>(service: SyncService
         .route("/probes/startup", get(routes::startup).fallback(wrong_method))
         .route("/probes/liveness", get(routes::liveness).fallback(wrong_method))
         .route("/probes/readiness", get(routes::readiness).fallback(wrong_method))
-        .layer(cors::layer())
+        .layer(cors())
         .with_state(HttpState { service, limits, write_checkpoints: Turns::new(limits.write_checkpoints) })
 }
