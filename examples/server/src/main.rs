@@ -4,19 +4,26 @@
 //! endpoint of your own (see the example `syncline-backend`).
 //!
 //! ```text
-//! syncline-server --config syncline.toml check   # says what is wrong: settings, sync config, database
+//! syncline-server --config syncline.toml check   # says what is wrong: settings, sync config, database, store, address
 //! syncline-server --config syncline.toml         # runs
 //! ```
 //!
-//! `DATABASE_URL` overrides the database of the file, `RUST_LOG` says what is logged (`info` by default). Ctrl-C and SIGTERM
-//! end the open streams in an orderly way; clients connect again by themselves. What must be prepared in Postgres is two
-//! statements: a publication, and a role that may replicate.
+//! `DATABASE_URL`, `SYNCLINE_LISTEN` and `SYNCLINE_HS256_SECRET` override the file, `RUST_LOG` says what is logged (`info` by
+//! default). Ctrl-C and SIGTERM end the open streams in an orderly way; clients connect again by themselves. What must be
+//! prepared in Postgres is a setting, `wal_level = logical`, and two statements: a publication, and a role that may
+//! replicate (`docs/postgres.md`).
+//!
+//! When replication stops because a person is needed, what is stored is served on, and replication is tried again now and
+//! then; without anything stored the program ends.
 //!
 //! `syncline.toml` and `sync.yaml` beside this program's sources show all settings.
 
 mod check;
+mod limits;
+mod replication;
 mod serve;
 mod settings;
+mod status_log;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -41,7 +48,7 @@ struct Arguments {
 enum Command {
     /// Runs the server; this is the default.
     Run,
-    /// Says what is wrong with the settings, the sync config and the database, and changes nothing.
+    /// Says what is wrong with the settings, the sync config, the database, the store and the address, and changes nothing.
     Check,
 }
 

@@ -1,7 +1,6 @@
 //! `run`: replication and streams in one process.
 
 use std::future::Future;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use axum::Router;
@@ -12,25 +11,28 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
+use crate::replication;
 use crate::settings::Settings;
 
-/// Runs until a signal ends it, or until something needs a person.
+/// Runs until a signal ends it, or until something needs a person while there is nothing to serve.
 pub(crate) async fn run(settings: &Settings) -> Result<()> {
     let config = settings.sync_config()?;
     let (source, keys) = (settings.source()?, settings.authenticator()?);
     let store = SqliteBucketStore::open(&settings.store)
         .await
         .with_context(|| format!("cannot open the store {}", settings.store.display()))?;
+    let limits = &settings.limits;
 
     // Replication and streams share nothing but the store.
-    let replicator = Replicator::new(source, config, store.clone()).compact_every(settings.limits.compact_interval());
-    let service = SyncService::with_limits(store, keys, settings.limits.service());
+    let replicator = Replicator::new(source, config, store.clone()).compact_every(limits.compact_interval());
+    let service = SyncService::with_limits(store.clone(), keys, limits.service());
 
-    let app: Router = Router::new().merge(http::router_with_limits(service.clone(), settings.limits.http()));
+    let app: Router = Router::new().merge(http::router_with_limits(service.clone(), limits.http()));
     let listener = http::Listener::bind(&settings.listen)
         .await
         .with_context(|| format!("cannot listen on {}", settings.listen))?
-        .patience(settings.limits.patience() + Duration::from_secs(15));
+        .patience(limits.connection_patience())
+        .idle(limits.idle());
     let address = axum::serve::Listener::local_addr(&listener)?;
     let mut stop = std::pin::pin!(stop_signal()?);
     let (stopping, stopped) = oneshot::channel();
@@ -42,21 +44,25 @@ pub(crate) async fn run(settings: &Settings) -> Result<()> {
     tracing::info!(%address, "serving");
 
     let mut server = std::pin::pin!(server.into_future());
-    tokio::select! {
-        ended = replicator.run() => return ended.context("replication stopped"),
+    let outcome = tokio::select! {
+        ended = replication::run(&replicator, &store, limits.retry_interval()) => {
+            ended.context("replication stopped, and nothing is stored that could be served")
+        }
+        never = replication::log_status(&replicator) => match never {},
         ended = &mut server => return ended.context("the server stopped"),
-        () = &mut stop => {}
-    }
+        () = &mut stop => Ok(()),
+    };
     tracing::info!("stopping: open streams end");
     let _ = stopping.send(());
-    tokio::select! {
+    let drained = tokio::select! {
         ended = &mut server => ended.context("the server stopped"),
-        () = sleep(settings.limits.drain()) => {
+        () = sleep(limits.drain()) => {
             tracing::warn!("some streams have not ended in time; they are cut");
             Ok(())
         }
         () = stop_signal()? => Ok(()),
-    }
+    };
+    outcome.and(drained)
 }
 
 /// Ctrl-C or SIGTERM.

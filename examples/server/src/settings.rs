@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
-use syncline_core::{ServiceLimits, SyncConfig};
+use syncline_core::SyncConfig;
 use syncline_source_postgres::PostgresSource;
-use syncline_transport_http::{HttpLimits, JwtAuthenticator};
+use syncline_transport_http::JwtAuthenticator;
+
+use crate::limits::{Limits, check_seconds};
 
 /// The file. A name that is not known is an error, so that a typing error is not taken for a setting.
 #[derive(Deserialize)]
@@ -51,56 +53,6 @@ struct Auth {
     max_token_lifetime_seconds: Option<u64>,
 }
 
-/// Bounds; all have defaults.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct Limits {
-    streams: usize,
-    buckets_per_stream: usize,
-    request_bytes: usize,
-    patience_seconds: u64,
-    drain_seconds: u64,
-    compact_minutes: u64,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        let (service, http) = (ServiceLimits::default(), HttpLimits::default());
-        Self {
-            streams: service.streams,
-            buckets_per_stream: service.buckets_per_stream,
-            request_bytes: http.request_bytes,
-            patience_seconds: http.patience.as_secs(),
-            drain_seconds: 20,
-            compact_minutes: 10,
-        }
-    }
-}
-
-impl Limits {
-    pub(crate) fn service(&self) -> ServiceLimits {
-        let Self { streams, buckets_per_stream, .. } = *self;
-        ServiceLimits { streams, buckets_per_stream, ..ServiceLimits::default() }
-    }
-
-    pub(crate) fn http(&self) -> HttpLimits {
-        HttpLimits { request_bytes: self.request_bytes, patience: self.patience(), ..HttpLimits::default() }
-    }
-
-    pub(crate) fn patience(&self) -> Duration {
-        Duration::from_secs(self.patience_seconds)
-    }
-
-    pub(crate) fn drain(&self) -> Duration {
-        Duration::from_secs(self.drain_seconds)
-    }
-
-    /// How often to compact; `None`: never.
-    pub(crate) fn compact_interval(&self) -> Option<Duration> {
-        (self.compact_minutes > 0).then(|| Duration::from_secs(self.compact_minutes.saturating_mul(60)))
-    }
-}
-
 fn default_listen() -> String {
     "127.0.0.1:8080".into()
 }
@@ -122,13 +74,26 @@ impl Settings {
         for path in [&mut settings.sync_config, &mut settings.store].into_iter().chain(&mut settings.auth.jwks_file) {
             *path = folder.join(&*path);
         }
+        if let Ok(listen) = env::var("SYNCLINE_LISTEN") {
+            settings.listen = listen;
+        }
         if let Ok(url) = env::var("DATABASE_URL") {
             settings.postgres.url = Some(url);
         }
         if let Ok(secret) = env::var("SYNCLINE_HS256_SECRET") {
             settings.auth.hs256_secret = Some(secret);
         }
+        settings.check().with_context(|| format!("{} cannot be", path.display()))?;
         Ok(settings)
+    }
+
+    /// Refuses numbers that make no sense, by their names.
+    fn check(&self) -> Result<()> {
+        self.limits.check()?;
+        match self.auth.max_token_lifetime_seconds {
+            Some(seconds) => check_seconds("auth.max_token_lifetime_seconds", seconds),
+            None => Ok(()),
+        }
     }
 
     /// Who gets which rows.
