@@ -1,6 +1,11 @@
 //! `check`: everything that can be found wrong without changing anything, all at once.
 
-use anyhow::{Result, bail};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+use syncline_core::{DeployedConfig, SyncConfig};
+use syncline_storage_sqlite::SqliteBucketStore;
+use tokio::net::TcpListener;
 
 use crate::settings::Settings;
 
@@ -21,6 +26,7 @@ pub(crate) async fn check(settings: &Settings) -> Result<()> {
             println!("warning  sync config, line {}: {}", warning.line, warning.message);
         }
     }
+    report("store", check_store(&settings.store, config.as_ref().ok()).await);
     let selection = config.as_ref().ok().map(|config| config.selection().clone());
     report("sync config", config.map(drop));
     match settings.source() {
@@ -30,6 +36,7 @@ pub(crate) async fn check(settings: &Settings) -> Result<()> {
         }
         Err(error) => report("database", Err(error)),
     }
+    report("address", check_address(&settings.listen).await);
     if problems > 0 {
         bail!(
             "{problems} found",
@@ -37,4 +44,33 @@ pub(crate) async fn check(settings: &Settings) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// Whether the store can be opened, and whether what is in it is of this config.
+async fn check_store(path: &Path, config: Option<&SyncConfig>) -> Result<()> {
+    let shown = path.display();
+    let stored = SqliteBucketStore::inspect(path).await.with_context(|| format!("{shown} cannot be opened"))?;
+    // SQLite makes files beside it, also of a store that is there. A file without a name leaves no trace.
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    tempfile::tempfile_in(folder).with_context(|| format!("the folder {} cannot be written", folder.display()))?;
+    if let (Some(deployed), Some(config)) = (stored.and_then(|stored| stored.config), config) {
+        ensure!(
+            holds_the_same(&deployed, config),
+            "{shown} was filled by another sync config: go on with the config before, or give a new store file (first drop \
+             the replication slot of the old one)"
+        );
+    }
+    Ok(())
+}
+
+/// Whether both have the same definitions: then their buckets are the same, whatever they are called.
+fn holds_the_same(deployed: &DeployedConfig, config: &SyncConfig) -> bool {
+    let known: Vec<_> = deployed.definitions.iter().map(|definition| &definition.form).collect();
+    let wanted: Vec<_> = config.definitions().iter().map(|definition| definition.form()).collect();
+    known.iter().all(|form| wanted.contains(form)) && wanted.iter().all(|form| known.contains(form))
+}
+
+/// Whether the server could listen there.
+async fn check_address(address: &str) -> Result<()> {
+    TcpListener::bind(address).await.map(drop).with_context(|| format!("cannot listen on {address}"))
 }

@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
@@ -58,8 +59,16 @@ fn the_settings_that_are_shown_are_read() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("syncline.toml"), include_str!("../syncline.toml")).unwrap();
     fs::write(folder.path().join("sync.yaml"), SYNC).unwrap();
-    let (_, said) = check(folder.path(), Some("postgres://nobody@127.0.0.1:1/none"));
-    assert!(said.contains("ok       keys") && said.contains("ok       sync config"), "{said}");
+    let output = program(folder.path(), Some("postgres://nobody@127.0.0.1:1/none"))
+        .arg("check")
+        .env("SYNCLINE_HS256_SECRET", SECRET)
+        .env("SYNCLINE_LISTEN", "127.0.0.1:0")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    for part in ["keys", "sync config", "store", "address"] {
+        assert!(said.contains(&format!("ok       {part}")), "{part}: {said}");
+    }
     assert!(said.contains("problem  database: cannot connect to Postgres at 127.0.0.1:1: "), "{said}");
     assert_eq!(said.matches("refused").count(), 1, "each cause is told once: {said}");
 }
@@ -72,24 +81,70 @@ async fn check_names_everything_that_is_wrong_at_once() {
     write_settings(folder, "");
     let (right, said) = check(folder, Some(&url));
     assert!(right, "{said}");
-    assert_eq!(said.matches("ok ").count(), 3, "{said}");
+    assert_eq!(said.matches("ok ").count(), 5, "{said}");
+    let made: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(made.len(), 2, "it changes nothing: {made:?}");
 
     fs::write(folder.join("sync.yaml"), "config: { edition: 3 }\nstreams:\n  a:\n    query: SELEC x\n").unwrap();
-    fs::write(folder.join("syncline.toml"), "[postgres]\npublication = \"none\"\n[auth]\naudiences = []\n").unwrap();
+    let settings = "listen = \"nowhere\"\nstore = \"missing/buckets.db\"\n[postgres]\npublication = \"none\"\n\
+                    [auth]\naudiences = []\n";
+    fs::write(folder.join("syncline.toml"), settings).unwrap();
     let (right, said) = check(folder, Some(&url));
-    assert!(!right && said.contains("3 problems"), "{said}");
-    for part in ["names no keys", "sync.yaml is refused", "no publication `none`"] {
+    assert!(!right && said.contains("5 problems"), "{said}");
+    for part in [
+        "names no keys",
+        "sync.yaml is refused",
+        "no publication `none`",
+        "missing/buckets.db cannot be opened",
+        "cannot listen on nowhere",
+    ] {
         assert!(said.contains(part), "{part}: {said}");
     }
     fs::write(folder.join("syncline.toml"), "listn = 1\n[auth]\naudiences = []\n").unwrap();
     let (right, said) = check(folder, None);
     assert!(!right && said.contains("listn") && said.contains("line 1"), "{said}");
+    write_settings(folder, "[limits]\nstreams_per_user = 0");
+    let (right, said) = check(folder, None);
+    assert!(!right && said.contains("limits.streams_per_user is 0"), "{said}");
+    write_settings(folder, "");
+    let short = fs::read_to_string(folder.join("syncline.toml")).unwrap().replace(SECRET, "short");
+    fs::write(folder.join("syncline.toml"), short).unwrap();
+    let (right, said) = check(folder, None);
+    assert!(!right && said.contains("auth.hs256_secret") && said.contains("openssl rand"), "{said}");
+}
+
+#[tokio::test]
+async fn check_finds_what_would_end_a_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let url = database().await;
+    write_settings(folder, "");
+    let client = syncline_transport_http::http_client().unwrap();
+    let server = Server::start(folder, &url);
+    let _ = rows_of_anna(&client, &server).await;
+    // Beside a server that runs.
+    let taken = server.endpoint.trim_start_matches("http://");
+    let output = program(folder, Some(&url)).arg("check").env("SYNCLINE_LISTEN", taken).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("problem  store") && said.contains("is open already"), "{said}");
+    assert!(said.contains(&format!("cannot listen on {taken}")), "{said}");
+    drop(server);
+
+    let (right, said) = check(folder, Some(&url));
+    assert!(right, "a store that a killed server has left: {said}");
+    fs::write(folder.join("sync.yaml"), SYNC.replace("my_lists", "renamed")).unwrap();
+    let (right, said) = check(folder, Some(&url));
+    assert!(right, "what is the same by another name is no change: {said}");
+    fs::write(folder.join("sync.yaml"), SYNC.replace("SELECT * FROM lists", "SELECT id, name FROM lists")).unwrap();
+    let (right, said) = check(folder, Some(&url));
+    assert!(!right && said.contains("buckets.db was filled by another sync config"), "{said}");
 }
 
 /// A running server. It is killed if the test fails.
 struct Server {
     process: Child,
     endpoint: String,
+    said: mpsc::Receiver<String>,
 }
 
 impl Server {
@@ -104,8 +159,22 @@ impl Server {
         });
         let Some(address) = address else { panic!("it does not serve: {said:?}, {:?}", process.wait()) };
         // What else it says must not fill the pipe.
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { process, endpoint: format!("http://{address}") }
+        let (sender, said) = mpsc::channel();
+        std::thread::spawn(move || lines.for_each(|line| drop(sender.send(line))));
+        Self { process, endpoint: format!("http://{address}"), said }
+    }
+
+    /// The next line of its log that says this, with those before it.
+    fn until(&mut self, wanted: &str) -> String {
+        let deadline = Instant::now() + LIMIT;
+        let mut said = String::new();
+        while !said.contains(wanted) {
+            match self.said.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => said.extend([&line, "\n"]),
+                Err(_) => panic!("it does not say {wanted:?}: {said}"),
+            }
+        }
+        said
     }
 
     fn wait(&mut self) -> std::process::ExitStatus {
@@ -170,7 +239,7 @@ async fn a_client_gets_its_rows_and_a_signal_ends_the_streams() {
 /// What the program says before it ends by itself, with a failure.
 fn last_words(folder: &Path, url: &str) -> String {
     let process = program(folder, Some(url)).stderr(Stdio::piped()).spawn().unwrap();
-    let mut ending = Server { process, endpoint: String::new() };
+    let mut ending = Server { process, endpoint: String::new(), said: mpsc::channel().1 };
     let mut stderr = ending.process.stderr.take().unwrap();
     let said = std::thread::spawn(move || {
         let mut said = String::new();
@@ -182,16 +251,17 @@ fn last_words(folder: &Path, url: &str) -> String {
 }
 
 #[tokio::test]
-async fn what_needs_a_person_ends_the_program() {
+async fn what_needs_a_person_ends_the_program_if_nothing_is_stored() {
     let folder = tempfile::tempdir().unwrap();
     let url = postgres_fixture::fresh_database().await;
     write_settings(folder.path(), "");
     let said = last_words(folder.path(), &url);
     assert!(said.contains("there is no publication `syncline`: run `CREATE PUBLICATION"), "{said}");
+    assert!(said.contains("stopping: open streams end"), "{said}");
 }
 
 #[tokio::test]
-async fn a_changed_config_is_named_with_what_to_do() {
+async fn a_changed_config_is_named_with_what_to_do_while_the_store_is_served() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let url = database().await;
@@ -202,12 +272,53 @@ async fn a_changed_config_is_named_with_what_to_do() {
     drop(server);
 
     fs::write(folder.join("sync.yaml"), SYNC.replace("SELECT * FROM lists", "SELECT id, name FROM lists")).unwrap();
-    let said = last_words(folder, &url);
+    let mut server = Server::start(folder, &url);
+    assert_eq!(rows_of_anna(&client, &server).await.1, rows);
+    let said = server.until("REPLICATION HAS STOPPED");
     for part in ["sync config has changed", "my_lists", "new store file", "config before"] {
         assert!(said.contains(part), "{part}: {said}");
     }
+    drop(server);
     // Nothing is lost by the attempt; and what is the same by another name is no change.
     fs::write(folder.join("sync.yaml"), SYNC.replace("my_lists", "renamed")).unwrap();
     let server = Server::start(folder, &url);
     assert_eq!(rows_of_anna(&client, &server).await.1, rows);
+}
+
+/// A role that loses its right is a person's to mend; until then, and after, the same stream goes on.
+#[tokio::test]
+async fn streams_stay_open_while_replication_waits_for_a_person() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = database().await;
+    let admin = postgres_fixture::shared().await.connect(&url).await.unwrap();
+    admin
+        .batch_execute(
+            "CREATE ROLE replicates LOGIN REPLICATION; GRANT SELECT ON ALL TABLES IN SCHEMA public TO replicates",
+        )
+        .await
+        .unwrap();
+    write_settings(folder.path(), "[limits]\nretry_seconds = 1");
+    let mut server = Server::start(folder.path(), &url.replace("postgres://postgres@", "postgres://replicates@"));
+    let client = syncline_transport_http::http_client().unwrap();
+    let (mut answer, _) = rows_of_anna(&client, &server).await;
+    server.until("replication follows the stream");
+
+    let walsenders = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = 'replicates'";
+    admin.batch_execute("ALTER ROLE replicates NOREPLICATION").await.unwrap();
+    admin.batch_execute(walsenders).await.unwrap();
+    let said = server.until("REPLICATION HAS STOPPED");
+    assert!(said.contains("may not replicate") && said.contains("ERROR"), "{said}");
+    // Who comes now is served what is stored.
+    assert_eq!(rows_of_anna(&client, &server).await.1.len(), 1);
+
+    admin
+        .batch_execute("ALTER ROLE replicates REPLICATION; INSERT INTO lists VALUES ('l3', 'New', 'anna')")
+        .await
+        .unwrap();
+    let mut text = String::new();
+    while !text.contains("\"l3\"") {
+        let piece = tokio::time::timeout(LIMIT, answer.chunk()).await.unwrap().unwrap();
+        text.push_str(std::str::from_utf8(&piece.unwrap_or_else(|| panic!("it was cut: {text}"))).unwrap());
+    }
+    server.until("replication follows the stream");
 }
