@@ -12,14 +12,18 @@ CREATE TABLE todos (
     owner_id text NOT NULL
 );
 
--- Uploads that were applied, so that a repeated one is not applied twice. Rows older than a few weeks may be deleted.
-CREATE TABLE syncline_applied (
+-- Uploads that were applied, so that a repeated one is not applied twice. In a schema of its own: a sync config that takes all
+-- tables of `public` would send it, with the ids of all users, to every client.
+-- region: applied
+CREATE SCHEMA syncline;
+CREATE TABLE syncline.applied (
     user_id    text        NOT NULL,
     client_id  text        NOT NULL,
     op_id      bigint      NOT NULL,
-    applied_at timestamptz NOT NULL DEFAULT now(),
+    applied_at timestamptz NOT NULL DEFAULT now(), -- rows older than a few weeks may be deleted
     PRIMARY KEY (user_id, client_id, op_id)
 );
+-- endregion: applied
 
 -- What is replicated to clients.
 CREATE PUBLICATION syncline FOR TABLE lists, todos;

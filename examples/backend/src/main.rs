@@ -13,8 +13,9 @@
 //! | `GET /api/token?user=anna` | **development only**, with `--development`: a token for whoever asks |
 //!
 //! A rejection is an answer with status 200, because a client that gets an error tries again: statuses other than 2xx are for
-//! trouble that passes.
+//! trouble that passes. While the database is away that is 503. SIGTERM and Ctrl-C let uploads that have begun be finished.
 
+use std::future::Future;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
@@ -24,9 +25,10 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use clap::Parser;
 use serde::{Deserialize, Serialize};
-use syncline_core::{Authenticator, Error, Identity, Uploaded};
+use syncline_core::{Authenticator, Error, ErrorKind, Identity, Uploaded};
 use syncline_source_postgres::{PostgresBackend, WriteRule};
-use syncline_transport_http::{JwtAuthenticator, Listener, Problem, Upload, bearer_token};
+use syncline_transport_http::{JwtAuthenticator, Listener, Problem, Upload, bearer_token, cors};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// How long a token of development is valid.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(3_600);
@@ -69,8 +71,16 @@ async fn main() -> Result<()> {
         .table("lists", WriteRule::owner("owner_id"))
         .table("todos", WriteRule::owner("owner_id"))
         .columns("todos", ["list_id", "title", "done", "owner_id"])
-        .idempotency_table("syncline_applied");
-    backend.check().await.context("the database does not fit; see schema.sql")?;
+        .idempotency_table("syncline.applied");
+    match backend.check().await {
+        Ok(()) => {}
+        // What a person has to mend is found at the start.
+        Err(error) if error.kind() == ErrorKind::Invalid => {
+            return Err(error).context("the database does not fit; see schema.sql");
+        }
+        // A database that is away comes back: until then uploads are answered with 503, and clients try again.
+        Err(error) => tracing::warn!(%error, "the database cannot be looked at now; uploads wait for it"),
+    }
 
     let keys = JwtAuthenticator::hs256(&arguments.secret)?.audience(&arguments.audience);
     let tokens = Tokens { secret: arguments.secret, audience: arguments.audience };
@@ -79,18 +89,26 @@ async fn main() -> Result<()> {
         eprintln!("development: everyone gets a token for every user at /api/token");
         app = app.route("/api/token", get(development_token));
     }
+    // A web app is on another origin than its backend, more often than not.
+    let app = app.layer(cors()).with_state(App { backend, keys, tokens });
     let listener =
         Listener::bind(&arguments.listen).await.with_context(|| format!("cannot listen on {}", arguments.listen))?;
+    let stop = stop_signal()?;
     eprintln!("listening on {}", axum::serve::Listener::local_addr(&listener)?);
-    axum::serve(listener, app.with_state(App { backend, keys, tokens }))
-        .with_graceful_shutdown(async {
-            if let Err(error) = tokio::signal::ctrl_c().await {
-                eprintln!("cannot wait for Ctrl-C: {error}");
-                std::future::pending::<()>().await;
-            }
-        })
-        .await
-        .context("the server stopped")
+    // Uploads that have begun are finished: the client would repeat them otherwise.
+    axum::serve(listener, app).with_graceful_shutdown(stop).await.context("the server stopped")
+}
+
+/// Ctrl-C or SIGTERM.
+fn stop_signal() -> Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for Ctrl-C")?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
 }
 
 /// One local transaction of a client. Committed when this returns: the row must be there when the client looks for it.

@@ -26,15 +26,17 @@ impl Backend {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let stderr = BufReader::new(process.stderr.take().unwrap());
+        let mut lines = BufReader::new(process.stderr.take().unwrap()).lines().map_while(Result::ok);
         let mut said = Vec::new();
-        let address = stderr.lines().map_while(Result::ok).find_map(|line| {
+        let address = lines.find_map(|line| {
             said.push(line.clone());
             line.strip_prefix("listening on ").map(str::to_owned)
         });
         let Some(address) = address else {
             panic!("it does not listen: {said:?}, {:?}", process.wait());
         };
+        // What else it says must find somebody who reads it.
+        std::thread::spawn(move || lines.for_each(drop));
         let client = syncline_transport_http::http_client().unwrap();
         Self { process, endpoint: format!("http://{address}"), client }
     }
@@ -93,6 +95,16 @@ async fn uploads_are_applied_or_rejected_with_a_reason() {
     let patch = write(5, "PATCH", "todos", "t1", json!({ "title": large }));
     assert_eq!(backend.upload(&anna, json!([patch])).await, (200, json!({ "status": "applied" })));
 
+    // A browser asks before it posts from another origin.
+    let ask = backend.client.request(reqwest::Method::OPTIONS, format!("{}/api/upload", backend.endpoint));
+    let ask = ask.header("origin", "https://app.example.com").header("access-control-request-method", "POST");
+    let answer = ask.header("access-control-request-headers", "authorization,content-type").send().await.unwrap();
+    assert_eq!(
+        (answer.status().as_u16(), &answer.headers()["access-control-allow-origin"]),
+        (200, &"*".parse().unwrap())
+    );
+    assert!(answer.headers()["access-control-allow-headers"].to_str().unwrap().contains("authorization"));
+
     let (status, answer) = backend.upload("garbage", json!([])).await;
     assert_eq!((status, &answer["error"]["code"]), (401, &json!("PSYNC_S2101")));
 }
@@ -116,4 +128,42 @@ async fn a_database_that_does_not_fit_is_named_at_the_start() {
         .unwrap();
     let said = String::from_utf8_lossy(&program.stderr);
     assert!(!program.status.success() && said.contains("there is no table"), "{said}");
+}
+
+#[tokio::test]
+async fn a_database_that_is_away_is_waited_for() {
+    let cluster = postgres_fixture::shared().await;
+    let url = cluster.create_database("later").await.unwrap();
+    let admin = cluster.connect(&cluster.url()).await.unwrap();
+    // The server refuses all connections to it: the role is no superuser.
+    let database = cluster.connect(&url).await.unwrap();
+    database.batch_execute(SCHEMA).await.unwrap();
+    let role = "CREATE ROLE backend LOGIN; GRANT ALL ON SCHEMA syncline TO backend;
+        GRANT ALL ON ALL TABLES IN SCHEMA public, syncline TO backend";
+    database.batch_execute(role).await.unwrap();
+    admin.batch_execute("ALTER DATABASE later CONNECTION LIMIT 0").await.unwrap();
+
+    let url = url.replace("postgres://postgres@", "postgres://backend@");
+    let mut backend = Backend::start(&url, &["--development"]);
+    let anna = backend.token("anna").await.error_for_status().unwrap().text().await.unwrap();
+    let list = json!([write(1, "PUT", "lists", "l1", json!({ "name": "Groceries", "owner_id": "anna" }))]);
+    let (status, _) = backend.upload(&anna, list.clone()).await;
+    assert_eq!(status, 503);
+    admin.batch_execute("ALTER DATABASE later CONNECTION LIMIT -1").await.unwrap();
+    assert_eq!(backend.upload(&anna, list).await, (200, json!({ "status": "applied" })));
+
+    // It ends in an orderly way, with status 0.
+    let kill = Command::new("kill").args(["-TERM", &backend.process.id().to_string()]).status().unwrap();
+    assert!(kill.success());
+    assert!(backend.process.wait().unwrap().success());
+}
+
+/// A sync config may take every table of `public`: what is the backend's own must not be among them.
+#[tokio::test]
+async fn what_clients_may_not_see_is_not_in_public() {
+    let url = postgres_fixture::fresh_database().await;
+    let database = postgres_fixture::shared().await.connect(&url).await.unwrap();
+    database.batch_execute(SCHEMA).await.unwrap();
+    let tables = "SELECT string_agg(tablename, ' ' ORDER BY tablename) FROM pg_tables WHERE schemaname = 'public'";
+    assert_eq!(database.query_one(tables, &[]).await.unwrap().get::<_, String>(0), "lists todos");
 }

@@ -122,10 +122,13 @@ impl PostgresBackend {
     /// executed again. Off by default: writes may be repeated anyway, unless triggers count them or another client's
     /// write in between must not be overwritten by the repetition.
     ///
-    /// The table is made by a migration of the application, which also decides how long its rows are kept:
+    /// The table is made by a migration of the application, which also decides how long its rows are kept. A schema of its
+    /// own keeps it away from clients: a sync config that takes every table of `public` (`FROM "%"`) would send it, with the
+    /// ids of all users, to each of them.
     ///
     /// ```sql
-    /// CREATE TABLE syncline_applied (
+    /// CREATE SCHEMA syncline;
+    /// CREATE TABLE syncline.applied (
     ///     user_id    text        NOT NULL,
     ///     client_id  text        NOT NULL,
     ///     op_id      bigint      NOT NULL,
