@@ -141,6 +141,18 @@ impl MemoryClientStore {
         .collect()
     }
 
+    /// All rows as the application sees them, without their ids.
+    #[cfg(feature = "testing")]
+    pub(crate) fn visible_rows(&self) -> BTreeMap<RowName, Row> {
+        self.lock().visible()
+    }
+
+    /// Whether a transaction is in the upload queue, sent or not.
+    #[cfg(feature = "testing")]
+    pub(crate) fn is_queued(&self, transaction_id: Option<i64>) -> bool {
+        self.lock().queue.iter().any(|entry| entry.transaction.transaction_id == transaction_id)
+    }
+
     /// The transactions that the backend refused, with its reasons.
     pub fn rejected(&self) -> Vec<(LocalTransaction, String)> {
         self.lock().rejected.clone()

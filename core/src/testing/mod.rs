@@ -1,3 +1,7 @@
 //! Conformance suites for adapters, and the means to test without a network.
 
 pub mod bucket_store_suite;
+
+mod world;
+
+pub use world::{Report, Scenario, World, WorldClient};

@@ -1,0 +1,130 @@
+//! What should be where, worked out from the whole content of the source at one commit: no stored row, no operation and no
+//! order of events plays a part.
+//!
+//! The sync config's own evaluator is asked, row by row, since it is tested elsewhere against recorded cases. A scenario,
+//! which knows its config, brings a [`Rule`] written by hand on top, and the two must agree.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytestring::ByteString;
+use serde_json::Value as Json;
+
+use super::super::content::{Content, Row, values};
+use super::super::database::Database;
+use crate::bucket::BucketPriority;
+use crate::config::{ConfigRequest, Evaluation, StreamSubscription, SyncConfig};
+use crate::identity::Identity;
+
+/// A table and an id, as clients see them.
+pub(in super::super) type Name = (String, String);
+/// Rows by name. Several source rows may yield one output row: then any of them may be shown.
+pub(in super::super) type Rows = BTreeMap<Name, Vec<Row>>;
+/// The number of a definition in the config, and the parameters.
+pub(super) type BucketKey = (usize, ByteString);
+/// Everything that is in any bucket.
+pub(super) type Buckets = BTreeMap<BucketKey, Rows>;
+
+/// The rows of one client, by the content of the source and who it is, with the priority of each: written by hand.
+pub(in super::super) type Rule =
+    fn(&Content, &Identity, &[StreamSubscription]) -> BTreeMap<Name, (Row, BucketPriority)>;
+
+/// Expectations of one world.
+#[derive(Debug)]
+pub(super) struct Expected {
+    config: SyncConfig,
+    rule: Option<Rule>,
+    database: Database,
+    known: BTreeMap<u64, Arc<Buckets>>,
+}
+
+impl Expected {
+    pub(super) fn new(config: SyncConfig, rule: Option<Rule>, database: Database) -> Self {
+        Self { config, rule, database, known: BTreeMap::new() }
+    }
+
+    /// The content of all buckets after so many commits.
+    pub(super) fn buckets(&mut self, commits: u64) -> Arc<Buckets> {
+        if let Some(known) = self.known.get(&commits) {
+            return Arc::clone(known);
+        }
+        let mut buckets = Buckets::new();
+        let mut evaluation = Evaluation::new();
+        for table in self.database.content_at(commits).tables.values() {
+            let evaluator = self.config.bind(&table.description);
+            for row in table.rows.values() {
+                evaluation.clear();
+                evaluator.evaluate(&values(&table.description, row), &mut evaluation);
+                for output in evaluation.rows.drain(..) {
+                    let bucket = buckets.entry((output.definition, output.parameters)).or_default();
+                    let name = (output.object_type.to_string(), output.object_id.to_string());
+                    bucket.entry(name).or_default().push(parsed(&output.data));
+                }
+            }
+        }
+        let buckets = Arc::new(buckets);
+        // Whatever is asked for again is mostly recent.
+        if self.known.len() > 64 {
+            self.known.pop_first();
+        }
+        self.known.insert(commits, Arc::clone(&buckets));
+        buckets
+    }
+
+    /// The buckets of a client, each with its priority.
+    pub(super) fn resolved(
+        &self,
+        identity: &Identity,
+        subscriptions: &[StreamSubscription],
+    ) -> Vec<(BucketKey, BucketPriority)> {
+        let parameters = serde_json::Map::new();
+        let request = ConfigRequest { identity, parameters: &parameters, include_defaults: true, subscriptions };
+        let resolved = self.config.resolve(&request);
+        resolved.buckets.into_iter().map(|bucket| ((bucket.definition, bucket.parameters), bucket.priority)).collect()
+    }
+
+    /// The rows of a client after so many commits, of buckets up to a priority.
+    ///
+    /// # Errors
+    /// How the config and the rule written by hand differ.
+    pub(super) fn rows(
+        &mut self,
+        commits: u64,
+        identity: &Identity,
+        subscriptions: &[StreamSubscription],
+        upto: Option<BucketPriority>,
+    ) -> Result<Rows, String> {
+        let buckets = self.buckets(commits);
+        let mut rows = Rows::new();
+        for (key, priority) in self.resolved(identity, subscriptions) {
+            if upto.is_some_and(|upto| priority > upto) {
+                continue;
+            }
+            for (name, of) in buckets.get(&key).into_iter().flatten() {
+                rows.entry(name.clone()).or_default().extend(of.iter().cloned());
+            }
+        }
+        if let Some(rule) = self.rule {
+            let mut by_rule = rule(&self.database.content_at(commits), identity, subscriptions);
+            by_rule.retain(|_, (_, priority)| upto.is_none_or(|upto| *priority <= upto));
+            let same = by_rule.len() == rows.len()
+                && by_rule
+                    .iter()
+                    .all(|(name, (row, _))| rows.get(name).is_some_and(|of| of.iter().all(|one| one == row)));
+            if !same {
+                return Err(format!("by the rule {by_rule:?}, by the config {rows:?}"));
+            }
+        }
+        Ok(rows)
+    }
+}
+
+/// The columns of a row's JSON text, without the id.
+pub(super) fn parsed(data: &[u8]) -> Row {
+    let mut row = match serde_json::from_slice(data) {
+        Ok(Json::Object(row)) => row,
+        _ => Row::new(),
+    };
+    row.remove("id");
+    row
+}

@@ -1,0 +1,119 @@
+//! S6, S7 and S8: what a stream may say, to whom, and for how long.
+
+use std::collections::BTreeSet;
+
+use bytestring::ByteString;
+
+use super::failure::{Failure, Verdict, holds};
+use super::{Oracle, StreamModel};
+use crate::bucket::BucketId;
+use crate::operation::OpId;
+use crate::protocol::{CheckpointLine, ClientLine};
+use crate::write_checkpoint::WriteCheckpoint;
+
+/// A stream may go on for so long after its token's end, in milliseconds.
+const GRACE: u64 = 60_000;
+
+impl Oracle {
+    /// S6: a checkpoint that shows a client's write checkpoint lies at or behind every commit that there was when that
+    /// number was given, and no stream's number falls.
+    pub(super) fn s6_write_checkpoints_tell_the_truth(
+        &mut self,
+        stream: u64,
+        at: OpId,
+        number: Option<WriteCheckpoint>,
+    ) -> Verdict {
+        let Some(model) = self.streams.get_mut(&stream) else { return Ok(()) };
+        let before = std::mem::replace(&mut model.write_checkpoint, number);
+        holds("S6", number >= before, || {
+            format!("stream {stream} went from write checkpoint {before:?} to {number:?}")
+        })?;
+        let (Some(number), Some(shown)) = (number, self.shown.get(&at)) else { return Ok(()) };
+        let key = &self.clients[model.client].key;
+        let given = self.given.get(key).into_iter().flatten().filter(|(one, _)| **one <= number.0);
+        let needed = given.map(|(_, commits)| *commits).max().unwrap_or(0);
+        holds("S6", needed <= shown.commits, || {
+            format!(
+                "checkpoint {at} shows write checkpoint {number} at commit {}, asked for at {needed}",
+                shown.commits
+            )
+        })
+    }
+
+    /// S7: the first line of a stream names exactly the buckets that its verified identity and parameters yield, and data
+    /// comes of those alone.
+    ///
+    /// That their rows are those that a client may see shows in S4 and C1. Configs have no lookups yet.
+    pub(super) fn s7_streams_have_their_own_buckets(&mut self, stream: u64, line: &ClientLine) -> Verdict {
+        match line {
+            ClientLine::Checkpoint(line) => {
+                let should_be = self.bucket_names(stream, line)?;
+                let Some(model) = self.streams.get_mut(&stream) else { return Ok(()) };
+                let are: BTreeSet<_> = line.buckets.iter().map(|bucket| bucket.bucket.clone()).collect();
+                holds("S7", are == should_be, || {
+                    format!("stream {stream} of client {} has {are:?}, not {should_be:?}", model.client)
+                })?;
+                model.buckets = are;
+                Ok(())
+            }
+            ClientLine::CheckpointDiff(line) => {
+                let Some(model) = self.streams.get(&stream) else { return Ok(()) };
+                let strange = line.updated_buckets.iter().find(|bucket| !model.buckets.contains(&bucket.bucket));
+                holds("S7", strange.is_none() && line.removed_buckets.is_empty(), || {
+                    format!("stream {stream} changed its buckets: {line:?}")
+                })
+            }
+            ClientLine::Data(line) => {
+                let own = self.streams.get(&stream).is_none_or(|model| model.buckets.contains(&line.bucket));
+                holds("S7", own, || format!("stream {stream} brings data of {}", line.bucket))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// S7 as well: a stream says nothing any more when its token has been over for 60 s, by the server's time of day.
+    pub(super) fn s7_streams_end_with_their_token(&self, stream: u64, now: u64) -> Verdict {
+        let over = self.streams.get(&stream).and_then(|model| model.expired_at);
+        holds("S7", over.is_none_or(|over| now <= over + GRACE), || {
+            format!("stream {stream} goes on {} ms after the end of its token", now.saturating_sub(over.unwrap_or(0)))
+        })
+    }
+
+    /// S8: all lines of a stream are of one config and one store.
+    ///
+    /// That a switch shows no partial publish is looked at where a client publishes.
+    pub(super) fn s8_a_stream_has_one_config(&mut self, stream: u64, at: OpId) -> Verdict {
+        let Some(model) = self.streams.get_mut(&stream) else { return Ok(()) };
+        let Some(shown) = self.shown.get(&at) else {
+            let what = format!("stream {stream} names checkpoint {at}, which was never published");
+            return Err(Failure { invariant: "S8", what });
+        };
+        let origin = model.origin.get_or_insert_with(|| shown.checkpoint.clone());
+        let same = origin.generation == shown.checkpoint.generation && *origin.config == *shown.checkpoint.config;
+        holds("S8", same, || format!("stream {stream} began with another config than that of checkpoint {at}"))
+    }
+
+    /// S8 as well: see [above](Self::s8_a_stream_has_one_config).
+    pub(super) fn s8_a_switch_is_never_shown_in_parts(&self, client: usize, at: OpId) -> Verdict {
+        let (Some(before), Some(now)) = (self.shown.get(&self.clients[client].shown), self.shown.get(&at)) else {
+            return Ok(());
+        };
+        let same = before.checkpoint.generation == now.checkpoint.generation
+            && *before.checkpoint.config == *now.checkpoint.config;
+        holds("S8", same, || format!("client {client} shows a part of checkpoint {at}, which is of another config"))
+    }
+
+    fn bucket_names(&self, stream: u64, line: &CheckpointLine) -> Result<BTreeSet<ByteString>, Failure> {
+        let (Some(StreamModel { identity, subscriptions, .. }), Some(shown)) =
+            (self.streams.get(&stream), self.shown.get(&line.last_op_id))
+        else {
+            return Ok(line.buckets.iter().map(|bucket| bucket.bucket.clone()).collect());
+        };
+        let names =
+            self.expected.resolved(identity, subscriptions).into_iter().filter_map(|((index, parameters), _)| {
+                let definition = shown.checkpoint.config.definitions.get(index)?;
+                Some(BucketId { definition: definition.id, parameters }.wire_name(shown.checkpoint.generation))
+            });
+        Ok(names.collect())
+    }
+}

@@ -1,0 +1,77 @@
+//! The sync config of scenarios, and by hand what it gives to whom.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value as Json;
+
+use super::super::content::{Content, Row};
+use crate::bucket::BucketPriority;
+use crate::config::StreamSubscription;
+use crate::identity::Identity;
+
+/// Streams of every priority, of everybody, of one user, of a claim and of a parameter; one table in two of them.
+pub(super) const CONFIG: &str = "
+config: { edition: 3 }
+streams:
+  notices:
+    auto_subscribe: true
+    priority: 0
+    query: SELECT id, text FROM notices
+  lists:
+    auto_subscribe: true
+    priority: 1
+    query: SELECT id, name, owner_id, shared, body FROM lists WHERE owner_id = auth.user_id()
+  items:
+    priority: 2
+    query: SELECT id, list_id, text FROM items WHERE list_id = subscription.parameter('list')
+  projects:
+    auto_subscribe: true
+    query: SELECT id, name, team FROM projects WHERE team = auth.parameter('team')
+  shared:
+    auto_subscribe: true
+    query: SELECT id, name, owner_id, shared, body FROM lists WHERE shared = 1
+";
+
+/// The columns of a table that reach clients, without the id.
+pub(super) fn columns(table: &str) -> &'static [&'static str] {
+    match table {
+        "notices" => &["text"],
+        "lists" => &["name", "owner_id", "shared", "body"],
+        "items" => &["list_id", "text"],
+        _ => &["name", "team"],
+    }
+}
+
+/// The rows of one client, by name, with their priority.
+pub(super) fn rows(
+    content: &Content,
+    identity: &Identity,
+    subscriptions: &[StreamSubscription],
+) -> BTreeMap<(String, String), (Row, BucketPriority)> {
+    let mut found = BTreeMap::new();
+    let user = Json::String(identity.user_id());
+    let team = identity.claims().get("team");
+    for (table, of) in &content.tables {
+        for (id, row) in &of.rows {
+            let value = |column: &str| row.get(column).unwrap_or(&Json::Null);
+            let priority = match &**table {
+                "notices" => Some(0),
+                "lists" if *value("owner_id") == user => Some(1),
+                "lists" if *value("shared") == 1 => Some(3),
+                "projects" if team == Some(value("team")) => Some(3),
+                "items" => {
+                    let mut wanted = subscriptions.iter().filter(|one| one.stream == "items");
+                    let list =
+                        |one: &StreamSubscription| one.parameters.as_ref().and_then(|all| all.get("list").cloned());
+                    let wanted = wanted.find(|one| list(one).as_ref() == Some(value("list_id")));
+                    wanted.map(|one| one.override_priority.map_or(2, |priority| priority.0))
+                }
+                _ => None,
+            };
+            let Some(priority) = priority else { continue };
+            let shown = columns(table).iter().map(|column| ((*column).to_owned(), value(column).clone())).collect();
+            found.insert((table.to_string(), id.clone()), (shown, BucketPriority(priority)));
+        }
+    }
+    found
+}

@@ -1,0 +1,221 @@
+//! The server process: it accepts what the network brings, and pumps the bytes of a service's streams into it.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use futures::channel::oneshot;
+use futures::future::{Either, select};
+use futures::stream::{BoxStream, StreamExt};
+
+use super::executor::Spawner;
+use super::ledger::{Fact, Ledger};
+use super::link::Link;
+use super::lock;
+use super::pipe::Pipe;
+use super::process::Process;
+use crate::bucket::BucketPriority;
+use crate::config::StreamSubscription;
+use crate::error::{Error, Result};
+use crate::protocol::{ClientLine, Framing, LineDecoder, SyncRequest};
+use crate::server::SyncService;
+use crate::write_checkpoint::{WriteCheckpoint, WriteCheckpointRequest};
+
+/// Where the server listens. A handle; it outlives the processes that serve there.
+#[derive(Clone)]
+pub(super) struct Port {
+    running: Arc<Mutex<Option<SyncService>>>,
+    spawner: Spawner,
+    ledger: Ledger,
+    streams: Arc<AtomicU64>,
+}
+
+impl Port {
+    pub(super) fn new(spawner: Spawner, ledger: Ledger) -> Self {
+        Self { running: Arc::default(), spawner, ledger, streams: Arc::default() }
+    }
+
+    pub(super) fn listen(&self, running: Option<SyncService>) {
+        let before = std::mem::replace(&mut *lock(&self.running), running);
+        drop(before);
+    }
+
+    fn running(&self) -> Result<SyncService> {
+        lock(&self.running).clone().ok_or_else(|| Error::unavailable("nobody listens at the server's port"))
+    }
+
+    /// Starts a stream into `pipe`; the answer says whether it was accepted.
+    pub(super) fn open(
+        &self,
+        client: usize,
+        link: &Link,
+        pipe: Pipe,
+        (request, token): (SyncRequest, String),
+        framing: Framing,
+    ) -> Result<oneshot::Receiver<Result<()>>> {
+        let service = self.running()?;
+        let (answer, answered) = oneshot::channel();
+        let stream = self.streams.fetch_add(1, Ordering::Relaxed);
+        let pump = Pump { client, stream, link: link.clone(), pipe, ledger: self.ledger.clone(), finished: false };
+        let subscriptions = request.streams.iter().flat_map(|streams| &streams.subscriptions);
+        let subscriptions: Vec<StreamSubscription> = subscriptions
+            .map(|requested| StreamSubscription {
+                stream: requested.stream.clone(),
+                parameters: requested.parameters.clone(),
+                override_priority: requested.override_priority.map(BucketPriority),
+            })
+            .collect();
+        self.spawner.spawn(Process::Server, async move {
+            let opened = async {
+                let identity = service.authenticate(&token).await?;
+                let bytes = service.stream(identity.clone(), request, framing)?;
+                Ok((identity, bytes))
+            };
+            match opened.await {
+                Ok((identity, bytes)) => {
+                    let identity = Box::new(identity);
+                    pump.ledger.record(Fact::StreamOpened { client, stream, identity, subscriptions });
+                    drop(answer.send(Ok(())));
+                    pump.run(bytes, framing).await;
+                }
+                Err(error) => {
+                    let mut pump = pump;
+                    pump.finished = true;
+                    drop(answer.send(Err(error)));
+                }
+            }
+        });
+        Ok(answered)
+    }
+
+    /// Asks the service for a write checkpoint.
+    pub(super) fn write_checkpoint(
+        &self,
+        client_id: &str,
+        token: &str,
+    ) -> Result<oneshot::Receiver<Result<WriteCheckpoint>>> {
+        let service = self.running()?;
+        let (answer, answered) = oneshot::channel();
+        let (client_id, token) = (client_id.to_owned(), token.to_owned());
+        self.spawner.spawn(Process::Server, async move {
+            let asked = async {
+                let identity = service.authenticate(&token).await?;
+                service.request_write_checkpoint(&identity, Some(&client_id), WriteCheckpointRequest::Next).await
+            };
+            drop(answer.send(asked.await));
+        });
+        Ok(answered)
+    }
+}
+
+impl fmt::Debug for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Port").finish_non_exhaustive()
+    }
+}
+
+/// The server's end of one stream.
+struct Pump {
+    client: usize,
+    stream: u64,
+    link: Link,
+    pipe: Pipe,
+    ledger: Ledger,
+    finished: bool,
+}
+
+impl Pump {
+    async fn run(mut self, mut bytes: BoxStream<'static, Result<Bytes>>, framing: Framing) {
+        let mut decoder = LineDecoder::new(framing, LineDecoder::DEFAULT_LIMIT);
+        loop {
+            let next = {
+                let closed = std::pin::pin!(self.pipe.closed(&self.link));
+                match select(bytes.next(), closed).await {
+                    Either::Left((next, _)) => next,
+                    Either::Right(_) => break,
+                }
+            };
+            match next {
+                Some(Ok(piece)) => {
+                    let damaged = self.witness(&mut decoder, &piece);
+                    let stuck = {
+                        let closed = std::pin::pin!(self.pipe.closed(&self.link));
+                        let room = std::pin::pin!(self.pipe.room());
+                        matches!(select(room, closed).await, Either::Right(_))
+                    };
+                    if stuck {
+                        break;
+                    }
+                    self.pipe.push(&self.link, damaged.unwrap_or(piece));
+                }
+                Some(Err(error)) => {
+                    self.ledger.note(format!("server: stream {} fails: {error}", self.stream));
+                    self.pipe.finish(Err(error));
+                    break;
+                }
+                None => {
+                    self.pipe.finish(Ok(()));
+                    break;
+                }
+            }
+        }
+        self.finished = true;
+    }
+
+    /// Records the lines of a piece. Returns the piece with one checksum changed, if the network is to damage it.
+    fn witness(&self, decoder: &mut LineDecoder, piece: &Bytes) -> Option<Bytes> {
+        let (client, stream) = (self.client, self.stream);
+        decoder.push(piece.clone());
+        let mut bucket = None;
+        loop {
+            match decoder.next() {
+                Ok(Some(line)) => {
+                    if let ClientLine::Data(data) = &line {
+                        bucket.get_or_insert_with(|| data.bucket.to_string());
+                    }
+                    self.ledger.record(Fact::Sent { client, stream, line: Box::new(line) });
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    self.ledger.record(Fact::Garbled { client, stream, why: error.to_string() });
+                    break;
+                }
+            }
+        }
+        let bucket = bucket?;
+        let damages = self.link.lock().damages;
+        if !self.link.random.permille(damages) {
+            return None;
+        }
+        let damaged = damage(piece)?;
+        self.ledger.record(Fact::Corrupted { client, bucket });
+        Some(damaged)
+    }
+}
+
+/// The piece with a digit of the first operation's checksum changed.
+fn damage(piece: &Bytes) -> Option<Bytes> {
+    let find = |from: usize, text: &[u8]| {
+        let at = piece.get(from..)?.windows(text.len()).position(|window| window == text)?;
+        Some(from + at + text.len())
+    };
+    let digit = find(find(0, b"{\"data\":{")?, b"\"checksum\":")?;
+    let mut bytes = piece.to_vec();
+    let place = bytes.get_mut(digit)?;
+    if !place.is_ascii_digit() {
+        return None;
+    }
+    *place = if *place == b'1' { b'2' } else { b'1' };
+    Some(bytes.into())
+}
+
+impl Drop for Pump {
+    fn drop(&mut self) {
+        self.ledger.record(Fact::StreamEnded { client: self.client, stream: self.stream });
+        // A crash: the machine may tell the client that nobody is there any more, or not.
+        if !self.finished {
+            if self.link.random.permille(500) { self.pipe.reset() } else { self.pipe.kill() }
+        }
+    }
+}
