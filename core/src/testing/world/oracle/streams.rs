@@ -98,8 +98,8 @@ impl Oracle {
         let (Some(before), Some(now)) = (self.shown.get(&self.clients[client].shown), self.shown.get(&at)) else {
             return Ok(());
         };
-        let same = before.checkpoint.generation == now.checkpoint.generation
-            && *before.checkpoint.config == *now.checkpoint.config;
+        // The same config in another store is no switch: what is shown are rows of the same tables and streams.
+        let same = before.checkpoint.config.text == now.checkpoint.config.text;
         holds("S8", same, || format!("client {client} shows a part of checkpoint {at}, which is of another config"))
     }
 

@@ -79,6 +79,9 @@ impl<'a> Run<'a> {
         }
         for step in &self.scenario.steps {
             self.world.run_until(step.at)?;
+            for _ in 0..step.nudge {
+                self.world.step(u64::MAX)?;
+            }
             self.act(&step.action)?;
         }
         self.end_faults();

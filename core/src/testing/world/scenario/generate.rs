@@ -42,13 +42,21 @@ pub(super) fn scenario(seed: u64) -> Scenario {
         };
         let client = random.index(setup.clients.len());
         if calm || random.permille(700) {
-            steps.push(Step { at, action: work(&random, client) });
+            steps.push(Step { at, nudge: nudge(&random), action: work(&random, client) });
         } else {
             trouble(&random, client, at, &mut steps);
         }
     }
     steps.sort_by_key(|step| step.at);
+    if random.permille(800) {
+        // What is broken then, is mended all at once.
+        steps.retain(|step| step.at <= at);
+    }
     Scenario { seed, setup, steps }
+}
+
+fn nudge(random: &Random) -> u64 {
+    if random.permille(500) { 0 } else { random.between(1, 40) }
 }
 
 /// What users do.
@@ -115,8 +123,8 @@ fn trouble(random: &Random, client: usize, at: u64, steps: &mut Vec<Step>) {
             }
         }
     };
-    steps.push(Step { at, action: begins });
-    steps.extend(ends.map(|action| Step { at: later, action }));
+    steps.push(Step { at, nudge: nudge(random), action: begins });
+    steps.extend(ends.map(|action| Step { at: later, nudge: nudge(random), action }));
 }
 
 fn change(random: &Random) -> Change {

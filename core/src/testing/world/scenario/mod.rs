@@ -50,6 +50,8 @@ struct Setup {
 #[derive(Debug, Clone)]
 struct Step {
     at: u64,
+    /// So many steps of the world later: somewhere in the middle of what goes on then.
+    nudge: u64,
     action: Action,
 }
 
