@@ -49,6 +49,8 @@ pub(super) struct Connection {
     replace_at: Option<Time>,
     /// Fresh credentials were tried after a refusal.
     refused: bool,
+    /// A stream opened with these, and they were not refused since.
+    accepted: Option<Credentials>,
 }
 
 /// What is due.
@@ -70,6 +72,7 @@ impl Connection {
             replacing: false,
             replace_at: None,
             refused: false,
+            accepted: None,
         }
     }
 
@@ -138,6 +141,7 @@ impl Connection {
     /// False if nothing was being opened.
     pub(super) fn opened(&mut self, now: Time) -> bool {
         let Link::Opening { credentials, .. } = &self.link else { return false };
+        self.accepted = Some(credentials.clone());
         self.link = Link::Open { since: now, heard: now, credentials: credentials.clone() };
         self.replacing = false;
         true
@@ -184,6 +188,14 @@ impl Connection {
     pub(super) fn ended(&mut self, now: Time, refused: bool, jitter: &mut Jitter) {
         self.replacing = false;
         self.replace_at = None;
+        if refused {
+            // Those that were good before have expired since: that says nothing about fresh ones, although no checkpoint
+            // may have been complete in between.
+            let accepted = self.accepted.take();
+            if matches!(&self.link, Link::Opening { credentials, .. } if Some(credentials) == accepted.as_ref()) {
+                self.refused = false;
+            }
+        }
         if refused && !std::mem::replace(&mut self.refused, true) {
             self.link = Link::Asking;
             return;
@@ -218,5 +230,36 @@ impl Connection {
             _ => None,
         };
         link.into_iter().chain(self.replace_at).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_that_were_good_before_are_replaced_at_once_when_they_expire() {
+        let limits = ClientLimits::default();
+        let mut connection = Connection::new(&limits);
+        let mut jitter = Jitter::new(1);
+        let mut open = |connection: &mut Connection, token: &str| {
+            connection.retry_now();
+            connection.prepared(Arc::default());
+            assert!(connection.start(Time(0), &Credentials::new(token), &limits).is_some());
+        };
+        open(&mut connection, "a");
+        connection.ended(Time(0), true, &mut jitter);
+        assert!(connection.wants_request(), "the first refusal");
+        open(&mut connection, "b");
+        assert!(connection.opened(Time(0)));
+        // Broken before any checkpoint was complete.
+        connection.ended(Time(0), false, &mut jitter);
+        assert!(!connection.wants_request());
+        open(&mut connection, "b");
+        connection.ended(Time(0), true, &mut jitter);
+        assert!(connection.wants_request(), "they have expired since they were accepted");
+        open(&mut connection, "b");
+        connection.ended(Time(0), true, &mut jitter);
+        assert!(!connection.wants_request(), "others did not help");
     }
 }
