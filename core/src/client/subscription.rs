@@ -20,6 +20,9 @@ pub(super) const DEFAULT_TTL: Duration = Duration::from_secs(86_400);
 const SHORTEST_LEASE: Duration = Duration::from_secs(120);
 /// The clock of the wall may jump, so expiry is looked at again at least this often.
 const LONGEST_PAUSE: Duration = Duration::from_secs(600);
+/// A held subscription that the store does not have although it was saved is saved again after this: most likely the clock
+/// jumped over its end in between.
+const SAVE_AGAIN: Duration = Duration::from_secs(10);
 
 /// A subscription that at least one handle holds.
 #[derive(Debug, Clone, PartialEq)]
@@ -148,7 +151,9 @@ impl Subscriptions {
         }
         if missing.is_empty() {
             self.saved_missing = false;
-        } else if !self.saved_missing {
+        } else if self.saved_missing {
+            pause = pause.min(SAVE_AGAIN);
+        } else {
             self.saved_missing = true;
             self.stale = true;
             for held in missing.iter().filter_map(|key| self.held.get(key)) {
@@ -320,6 +325,24 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_held_subscription_that_the_store_has_dropped_again_is_soon_saved_again() {
+        let held = HeldSubscription { stream: "s".into(), parameters: Map::new(), priority: None, ttl: Duration::ZERO };
+        let mut subscriptions = Subscriptions::default();
+        subscriptions.hold(WallTime(0), vec![held]);
+        let saves = |subscriptions: &mut Subscriptions| std::iter::from_fn(|| subscriptions.next_save()).count();
+        subscriptions.resumed(Time(0), WallTime(0), Vec::new());
+        assert_eq!(saves(&mut subscriptions), 1);
+        // The clock jumped over its end before it was read.
+        subscriptions.resumed(Time(1), WallTime(1 << 40), Vec::new());
+        assert_eq!(saves(&mut subscriptions), 0, "not at once, lest a store that never has it makes a loop");
+        let again = subscriptions.timeout().unwrap();
+        assert!(again <= Time(10_001), "{again:?}");
+        assert!(subscriptions.stale(again));
+        subscriptions.resumed(again, WallTime(1 << 40), Vec::new());
+        assert_eq!(saves(&mut subscriptions), 1);
+    }
 
     #[test]
     fn parameters_are_the_same_in_any_order() {
