@@ -262,8 +262,9 @@ impl BucketStore for MemoryBucketStore {
         let config_changed = deployed.is_some() && deployed != state.config;
         let clients = state.requests.waiting_for(&commit.markers);
         let mut staged = std::mem::take(&mut state.staged);
-        if (config_changed || !clients.is_empty()) && staged.last_op == published.0 {
-            // So that every checkpoint has its own id.
+        let taken = published.0.max(state.floor.0.saturating_sub(1));
+        if (config_changed || !clients.is_empty()) && staged.last_op == taken {
+            // So that every checkpoint has its own id, which none of before a reset had.
             staged.last_op += 1;
         }
         let mut changes = state.apply(staged);

@@ -142,8 +142,9 @@ impl Writer {
                 meta.deployed = Some(StoredConfig::save(&self.connection, Arc::new(config))?);
             }
         }
-        if (config_changed || !clients.is_empty()) && meta.last_op == published.0 {
-            // So that every checkpoint has its own id.
+        let taken = published.0.max(meta.floor.0.saturating_sub(1));
+        if (config_changed || !clients.is_empty()) && meta.last_op == taken {
+            // So that every checkpoint has its own id, which none of before a reset had.
             meta.last_op += 1;
         }
         meta.position = commit.position.or(meta.position);

@@ -102,6 +102,7 @@ macro_rules! bucket_store_tests {
             a_checkpoint_needs_a_config
             a_definition_number_is_never_used_again
             a_reset_forgets_everything_but_order
+            a_checkpoint_after_a_reset_is_none_of_before
             a_subscriber_gets_the_newest_checkpoint_then_what_changed
             a_slow_subscriber_gets_merged_changes
             a_waiting_subscriber_is_woken

@@ -131,3 +131,14 @@ pub async fn a_reset_forgets_everything_but_order(store: Arc<dyn BucketStore>) {
     let (_, superseded) = read_in_steps(&store, &bucket, (OpId::ZERO, old.op_id), 1000).await;
     assert!(superseded.is_some_and(|target| target > old.op_id && target <= new.op_id));
 }
+
+/// The first checkpoint after a reset has an id of its own, also if it has no operations, and can be described.
+pub async fn a_checkpoint_after_a_reset_is_none_of_before(store: Arc<dyn BucketStore>) {
+    let (definition, _) = deployed(&store).await;
+    let old = published(&store, operations([put(&bucket(definition, "[]"), "r1", "1")])).await;
+    ok(store.reset().await);
+    let new = checkpoint(&store, deploying(&["form a"])).await;
+    assert!(new.op_id > old.op_id, "{} after {}", new.op_id, old.op_id);
+    let definition = new.config.definitions[0].id.0;
+    assert_eq!(checksum(&store, &bucket(definition, "[]"), new.op_id).await.count, 0);
+}
