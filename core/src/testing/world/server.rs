@@ -163,7 +163,7 @@ impl Pump {
         self.finished = true;
     }
 
-    /// Records the lines of a piece. Returns the piece with one checksum changed, if the network is to damage it.
+    /// Records the lines of a piece. Returns the piece as the network damages it, if it is to do that.
     fn witness(&self, decoder: &mut LineDecoder, piece: &Bytes) -> Option<Bytes> {
         let (client, stream) = (self.client, self.stream);
         decoder.push(piece.clone());
@@ -188,20 +188,26 @@ impl Pump {
         if !self.link.random.permille(damages) {
             return None;
         }
-        let damaged = damage(piece)?;
+        let damaged = damage(piece, self.link.random.permille(500))?;
         self.ledger.record(Fact::Corrupted { client, bucket });
         Some(damaged)
     }
 }
 
-/// The piece with a digit of the first operation's checksum changed.
-fn damage(piece: &Bytes) -> Option<Bytes> {
+/// The piece without its first data line, or with a digit of the first operation's checksum changed; only of lines of text.
+fn damage(piece: &Bytes, leave_out: bool) -> Option<Bytes> {
     let find = |from: usize, text: &[u8]| {
         let at = piece.get(from..)?.windows(text.len()).position(|window| window == text)?;
         Some(from + at + text.len())
     };
-    let digit = find(find(0, b"{\"data\":{")?, b"\"checksum\":")?;
+    let begins = b"{\"data\":{";
+    let data = find(0, begins)?;
     let mut bytes = piece.to_vec();
+    if leave_out {
+        drop(bytes.drain(data - begins.len()..find(data, b"\n")?));
+        return Some(bytes.into());
+    }
+    let digit = find(data, b"\"checksum\":")?;
     let place = bytes.get_mut(digit)?;
     if !place.is_ascii_digit() {
         return None;
