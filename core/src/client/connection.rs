@@ -242,7 +242,7 @@ mod tests {
         let limits = ClientLimits::default();
         let mut connection = Connection::new(&limits);
         let mut jitter = Jitter::new(1);
-        let mut open = |connection: &mut Connection, token: &str| {
+        let open = |connection: &mut Connection, token: &str| {
             connection.retry_now();
             connection.prepared(Arc::default());
             assert!(connection.start(Time(0), &Credentials::new(token), &limits).is_some());

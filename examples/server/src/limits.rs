@@ -21,6 +21,7 @@ pub(crate) struct Limits {
     streams_per_user: usize,
     buckets_per_stream: usize,
     subscriptions_per_stream: usize,
+    buffered_bytes: usize,
     read_bytes: usize,
     line_operations: usize,
     request_bytes: usize,
@@ -41,6 +42,7 @@ impl Default for Limits {
             streams_per_user: service.streams_per_user,
             buckets_per_stream: service.buckets_per_stream,
             subscriptions_per_stream: service.subscriptions_per_stream,
+            buffered_bytes: service.buffered_bytes,
             read_bytes: service.session.read_bytes,
             line_operations: service.session.line_operations,
             request_bytes: http.request_bytes,
@@ -63,6 +65,7 @@ impl Limits {
             ("streams_per_user", self.streams_per_user),
             ("buckets_per_stream", self.buckets_per_stream),
             ("subscriptions_per_stream", self.subscriptions_per_stream),
+            ("buffered_bytes", self.buffered_bytes),
             ("read_bytes", self.read_bytes),
             ("line_operations", self.line_operations),
             ("request_bytes", self.request_bytes),
@@ -86,6 +89,7 @@ impl Limits {
             streams_per_user: self.streams_per_user,
             buckets_per_stream: self.buckets_per_stream,
             subscriptions_per_stream: self.subscriptions_per_stream,
+            buffered_bytes: self.buffered_bytes,
             session: SessionLimits { read_bytes: self.read_bytes, line_operations: self.line_operations },
         }
     }
@@ -144,15 +148,21 @@ mod tests {
         let file = "streams = 1\nstreams_per_user = 2\nbuckets_per_stream = 3\nsubscriptions_per_stream = 4\n\
                     read_bytes = 5\nline_operations = 6\nrequest_bytes = 7\nrequest_seconds = 8\n\
                     write_checkpoints = 9\npatience_seconds = 10\nidle_seconds = 11\ndrain_seconds = 0\n\
-                    compact_minutes = 0\nretry_seconds = 12\n";
+                    compact_minutes = 0\nretry_seconds = 12\nbuffered_bytes = 13\n";
         let limits: Limits = toml::from_str(file).unwrap();
         limits.check().unwrap();
-        let ServiceLimits { streams, streams_per_user, buckets_per_stream, subscriptions_per_stream, session } =
-            limits.service();
+        let ServiceLimits {
+            streams,
+            streams_per_user,
+            buckets_per_stream,
+            subscriptions_per_stream,
+            buffered_bytes,
+            session,
+        } = limits.service();
         let SessionLimits { read_bytes, line_operations } = session;
         let HttpLimits { request_bytes, request_time, patience, write_checkpoints } = limits.http();
         assert_eq!([streams, streams_per_user, buckets_per_stream, subscriptions_per_stream], [1, 2, 3, 4]);
-        assert_eq!([read_bytes, line_operations, request_bytes, write_checkpoints], [5, 6, 7, 9]);
+        assert_eq!([read_bytes, line_operations, request_bytes, write_checkpoints, buffered_bytes], [5, 6, 7, 9, 13]);
         assert_eq!([request_time, patience].map(|time| time.as_secs()), [8, 10]);
         let own = [limits.connection_patience(), limits.idle(), limits.drain(), limits.retry_interval()];
         assert_eq!(own.map(|time| time.as_secs()), [25, 11, 0, 12]);
@@ -170,7 +180,7 @@ mod tests {
 
     #[test]
     fn a_limit_that_would_serve_nobody_is_refused_by_its_name() {
-        let keys = "streams streams_per_user buckets_per_stream subscriptions_per_stream read_bytes line_operations \
+        let keys = "streams streams_per_user buckets_per_stream subscriptions_per_stream buffered_bytes read_bytes line_operations \
                     request_bytes request_seconds write_checkpoints patience_seconds idle_seconds retry_seconds";
         for key in keys.split_whitespace() {
             let limits: Limits = toml::from_str(&format!("{key} = 0")).unwrap();
