@@ -104,7 +104,8 @@ fn links_between_files_lead_somewhere() {
     report(&complaints);
 }
 
-/// `path` in backticks in the architecture's tables must exist, so that the map cannot drift.
+/// `path` in backticks in the architecture's tables must exist, and each member of the workspace must be on the map, so that it
+/// cannot drift.
 #[test]
 fn the_map_names_files_that_exist() {
     let Ok(text) = fs::read_to_string(root().join("ARCHITECTURE.md")) else {
@@ -116,6 +117,36 @@ fn the_map_names_files_that_exist() {
         let is_path = file.contains('/') && (file.ends_with('/') || file.ends_with(".rs") || file.ends_with(".md"));
         if is_path && !file.contains([' ', '*', '{', '…']) && !root().join(file).exists() {
             complaints.push(format!("ARCHITECTURE.md: {file} does not exist"));
+        }
+    }
+    let map = text.split_once("\n## Code map\n").unwrap().1.split("\n## ").next().unwrap();
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let members = manifest.split_once("members = [").unwrap().1.split(']').next().unwrap();
+    let members: Vec<&str> = members.split('"').skip(1).step_by(2).collect();
+    assert!(members.len() > 10, "only {members:?} found: reading the manifest is broken");
+    for member in members {
+        if !map.contains(&format!("`{member}/")) {
+            complaints.push(format!("ARCHITECTURE.md: the code map lacks {member}/"));
+        }
+    }
+    report(&complaints);
+}
+
+/// Programs that people would start from are of no use if nobody is told of them.
+#[test]
+fn what_one_can_run_is_named_where_one_begins() {
+    let named = |path: &str, words: &[&str]| {
+        let text = fs::read_to_string(root().join(path)).unwrap();
+        let missing = words.iter().filter(|word| !text.contains(**word));
+        missing.map(|word| format!("{path} does not name {word}")).collect::<Vec<_>>()
+    };
+    let programs = ["examples/server", "examples/backend", "syncline.toml", " check", "examples/backend/schema.sql"];
+    let mut complaints = named("docs/getting-started.md", &programs);
+    complaints.extend(named("README.md", &programs));
+    let aliases = fs::read_to_string(root().join(".cargo/config.toml")).unwrap();
+    for alias in aliases.lines().filter_map(|line| line.split_once(" = \"run").map(|(name, _)| name)) {
+        if alias != "xtask" {
+            complaints.extend(named("README.md", &[&format!("cargo {alias}")]));
         }
     }
     report(&complaints);
