@@ -63,8 +63,8 @@ impl Server {
             .route("/api/upload", post(upload))
             .merge(http::router(service.clone()))
             .with_state(App { service: service.clone(), backend });
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.context("cannot listen")?;
-        let endpoint = format!("http://{}", listener.local_addr()?);
+        let listener = http::Listener::bind("127.0.0.1:0").await.context("cannot listen")?;
+        let endpoint = format!("http://{}", axum::serve::Listener::local_addr(&listener)?);
         let replication = tokio::spawn(async move {
             if let Err(error) = replicator.run().await {
                 eprintln!("replication stopped: {error}");

@@ -14,9 +14,7 @@ use syncline_transport_http::axum::extract::{FromRef, State};
 use syncline_transport_http::axum::routing::post;
 use syncline_transport_http::axum::{self, Json, Router};
 use syncline_transport_http::{self as http, Authenticated, Upload};
-use tokio::net::TcpListener;
 
-// region: state
 #[derive(Debug, Clone)]
 struct App {
     service: SyncService,
@@ -34,7 +32,6 @@ impl FromRef<App> for PostgresBackend {
         app.backend.clone()
     }
 }
-// endregion: state
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -44,7 +41,6 @@ async fn main() -> Result<()> {
         anyhow::bail!("give DATABASE_URL STORE CONFIG ADDRESS KEY");
     };
 
-    // region: server
     // Who gets which rows. A bad config lists all its problems, each with line and column.
     let config = SyncConfig::parse(config)?;
 
@@ -65,9 +61,8 @@ async fn main() -> Result<()> {
         .route("/api/upload", post(upload))
         .merge(http::router(service.clone()))
         .with_state(App { service, backend });
-    // endregion: server
-    let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
-    println!("listening on {}", listener.local_addr()?);
+    let listener = http::Listener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+    println!("listening on {}", axum::serve::Listener::local_addr(&listener)?);
     std::io::stdout().flush()?;
     tokio::select! {
         stopped = replicator.run() => stopped.context("replication stopped"),
@@ -75,7 +70,6 @@ async fn main() -> Result<()> {
     }
 }
 
-// region: upload
 /// The body is what the SDK calls a CRUD transaction.
 async fn upload(
     State(backend): State<PostgresBackend>,
@@ -84,4 +78,3 @@ async fn upload(
 ) -> Result<Json<Uploaded>, http::Problem> {
     Ok(Json(backend.apply(&user, &transaction).await?))
 }
-// endregion: upload
