@@ -1,5 +1,6 @@
 //! What every figure needs: a cluster, tables, sources, stores and a server.
 
+use std::future::Future;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -34,6 +35,8 @@ pub(crate) struct Bench {
     pub(crate) rows: u64,
     pub(crate) changes: u64,
     pub(crate) runs: usize,
+    /// Updates whose latency is measured.
+    pub(crate) updates: u32,
     pub(crate) cluster: Cluster,
     folder: tempfile::TempDir,
     next: AtomicU64,
@@ -49,20 +52,42 @@ pub(crate) struct Source {
 /// A running replicator.
 pub(crate) struct Running {
     pub(crate) store: SqliteBucketStore,
-    task: JoinHandle<()>,
+    task: Task,
 }
 
 /// A running server.
 pub(crate) struct Server {
     pub(crate) endpoint: String,
     service: SyncService,
-    task: JoinHandle<()>,
+    task: Task,
+}
+
+/// A task that ends with its handle: one of a figure that failed must not run beside the next.
+pub(crate) struct Task(JoinHandle<()>);
+
+impl Task {
+    pub(crate) fn spawn(work: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self(tokio::spawn(work))
+    }
+
+    /// Ends it, and waits until it has let go of everything.
+    pub(crate) async fn stop(mut self) {
+        self.0.abort();
+        // That it was cancelled is no news.
+        let _ = (&mut self.0).await;
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 impl Bench {
-    pub(crate) async fn start(rows: u64, changes: u64, runs: usize) -> Result<Self> {
+    pub(crate) async fn start(rows: u64, changes: u64, runs: usize, updates: u32) -> Result<Self> {
         let cluster = ClusterOptions::new().fsync(true).start().await?;
-        Ok(Self { rows, changes, runs, cluster, folder: tempfile::tempdir()?, next: AtomicU64::new(0) })
+        Ok(Self { rows, changes, runs, updates, cluster, folder: tempfile::tempdir()?, next: AtomicU64::new(0) })
     }
 
     fn number(&self) -> u64 {
@@ -98,7 +123,7 @@ impl Bench {
     pub(crate) fn replicate_into(&self, source: &Source, store: SqliteBucketStore) -> Result<Running> {
         let replicator = Replicator::new(source.wal()?, SyncConfig::parse(SYNC_CONFIG)?, store.clone());
         let running = replicator.run();
-        let task = tokio::spawn(async move {
+        let task = Task::spawn(async move {
             if let Err(error) = running.await {
                 eprintln!("replication stopped: {error}");
             }
@@ -115,7 +140,7 @@ impl Bench {
             axum::Router::new().merge(syncline_transport_http::router(service.clone())).with_state(service.clone());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         let endpoint = format!("http://{}", listener.local_addr()?);
-        let task = tokio::spawn(async move {
+        let task = Task::spawn(async move {
             if let Err(error) = axum::serve(listener, app).await {
                 eprintln!("the server stopped: {error}");
             }
@@ -161,8 +186,7 @@ impl Running {
 
     /// Stops replication; the store stays open.
     pub(crate) async fn stop(self) -> SqliteBucketStore {
-        self.task.abort();
-        let _ = self.task.await;
+        self.task.stop().await;
         self.store
     }
 }
@@ -188,7 +212,7 @@ pub(crate) async fn until_operations(store: &SqliteBucketStore, operations: u64)
 impl Server {
     pub(crate) async fn stop(self) {
         self.service.close().await;
-        self.task.abort();
+        self.task.stop().await;
     }
 }
 

@@ -9,9 +9,8 @@ use serde::Deserialize;
 use syncline_core::{BoxError, Connector, Credentials, LocalTransaction, SyncClient, Uploaded};
 use syncline_storage_sqlite::{Database, Schema, Table};
 use syncline_transport_http::HttpTransport;
-use tokio::task::JoinHandle;
 
-use crate::bench::{Bench, DEADLINE, Server, rate};
+use crate::bench::{Bench, DEADLINE, Server, Task, rate};
 use crate::figure::{Figure, Name, median};
 
 /// A client that only reads.
@@ -37,7 +36,7 @@ struct Count {
 /// A running client.
 pub(crate) struct Client {
     pub(crate) db: Database,
-    task: JoinHandle<()>,
+    _task: Task,
 }
 
 impl Client {
@@ -46,13 +45,13 @@ impl Client {
         let db = Database::open(bench.file("client"), Schema::new().table(columns)).await?;
         let sync = SyncClient::new(db.clone(), HttpTransport::new(&server.endpoint)?, Reader);
         let running = sync.run();
-        let task = tokio::spawn(async move {
+        let task = Task::spawn(async move {
             if let Err(error) = running.await {
                 eprintln!("sync stopped: {error}");
             }
             drop(sync);
         });
-        Ok(Self { db, task })
+        Ok(Self { db, _task: task })
     }
 
     /// Waits until the table has so many rows.
@@ -70,9 +69,8 @@ impl Client {
         tokio::time::timeout(DEADLINE, wait).await.context("the client did not sync in time")?
     }
 
-    pub(crate) fn stop(self) {
-        self.task.abort();
-    }
+    /// Its task ends with it.
+    pub(crate) fn stop(self) {}
 }
 
 pub(crate) async fn first_sync(bench: &Bench) -> Result<Figure> {

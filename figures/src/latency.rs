@@ -10,8 +10,6 @@ use crate::bench::{Bench, DEADLINE};
 use crate::client::Client;
 use crate::figure::{Figure, Name, percentile};
 
-/// Updates that are measured per bucket size.
-const UPDATES: u32 = 400;
 /// Rows of the small bucket.
 const SMALL: u64 = 1_000;
 
@@ -55,7 +53,7 @@ async fn measure(bench: &Bench, rows: u64) -> Result<Vec<f64>> {
     let update = source.sql.prepare("UPDATE todos SET title = $1 WHERE id = $2::text::uuid").await?;
     let mut latencies = Vec::new();
     let mut next = tokio::time::interval(Duration::from_millis(50));
-    for number in 0..UPDATES {
+    for number in 0..bench.updates {
         next.tick().await;
         let wanted = format!("update {number}");
         source.sql.execute(&update, &[&wanted, &id]).await?;
