@@ -1,5 +1,6 @@
 //! The project's own commands, and what tests share with them: provisioning of Postgres and of Node.
 
+mod figures_check;
 pub mod node;
 pub mod postgres;
 pub mod programs;

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::postgres::{Staging, apt_install, download_wheel, make_executable};
+use crate::postgres::{FETCHING, Staging, apt_install, download_wheel, make_executable};
 use crate::workspace::{self, on_path, run};
 
 /// `node:sqlite` loads extensions and is on without a flag from here on.
@@ -50,7 +50,7 @@ pub fn ensure() -> Result<Node> {
     let installed = directory.join("node_modules/.installed-package-lock.json");
     if fs::read(&installed).ok().as_deref() != Some(wanted.as_slice()) {
         let mut npm = npm()?;
-        run(npm.current_dir(&directory).args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]))?;
+        run(npm.current_dir(&directory).args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]), FETCHING)?;
         fs::write(&installed, &wanted).with_context(|| format!("cannot write {}", installed.display()))?;
     }
     Ok(Node { program: program(&directory)?, directory })

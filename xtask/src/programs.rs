@@ -1,6 +1,8 @@
 //! The programs that an alias builds and runs.
 
-use anyhow::Result;
+use std::process::Command;
+
+use anyhow::{Result, ensure};
 
 use crate::{postgres, workspace};
 
@@ -9,11 +11,18 @@ use crate::{postgres, workspace};
 /// # Errors
 /// If there is no Postgres to be had, or if the demo fails.
 pub fn demo(arguments: &[String]) -> Result<()> {
-    // With a server of the user's own, no programs of a server are needed here.
-    if std::env::var_os("DATABASE_URL").is_none() {
+    run(&mut demo_command(arguments, std::env::var_os("DATABASE_URL").is_some())?)
+}
+
+/// What [`demo`] runs. With a server of the user's own, no programs of a server are needed.
+///
+/// # Errors
+/// If there is no Postgres to be had.
+pub fn demo_command(arguments: &[String], own_server: bool) -> Result<Command> {
+    if !own_server {
         postgres::ensure()?;
     }
-    package("syncline-demo", &[], arguments)
+    Ok(package("syncline-demo", &[], arguments))
 }
 
 /// Builds the figures program with optimisation and runs it.
@@ -21,14 +30,29 @@ pub fn demo(arguments: &[String]) -> Result<()> {
 /// # Errors
 /// If there is no Postgres to be had, or if the program fails.
 pub fn figures(arguments: &[String]) -> Result<()> {
-    postgres::ensure()?;
-    package("figures", &["--release"], arguments)
+    run(&mut figures_command(&["--release"], arguments)?)
 }
 
-fn package(name: &str, options: &[&str], arguments: &[String]) -> Result<()> {
+/// What [`figures`] runs, built with these options. The programs of the server that it uses include the client of the log that it
+/// compares with.
+///
+/// # Errors
+/// If there is no Postgres to be had.
+pub fn figures_command(options: &[&str], arguments: &[String]) -> Result<Command> {
+    let programs = postgres::ensure_with_log_client()?;
+    let mut command = package("figures", options, arguments);
+    command.env("PG_BIN", programs);
+    Ok(command)
+}
+
+fn package(name: &str, options: &[&str], arguments: &[String]) -> Command {
     let mut command = workspace::cargo();
     command.args(["run", "--quiet", "--locked", "--package", name]).args(options).arg("--").args(arguments);
+    command
+}
+
+fn run(command: &mut Command) -> Result<()> {
     let status = command.status()?;
-    anyhow::ensure!(status.success(), "{name} ended with {status}");
+    ensure!(status.success(), "`{}` ended with {status}", workspace::show(command));
     Ok(())
 }

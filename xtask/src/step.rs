@@ -17,6 +17,8 @@ pub struct Outcome {
     pub took: Duration,
     /// How many tests passed, as the test runners' own closing lines say.
     pub tests: u64,
+    /// What it wrote to its standard output.
+    pub printed: String,
 }
 
 /// Runs a command to its end and passes its output on.
@@ -39,12 +41,18 @@ pub fn run(command: &mut Command, limit: Duration) -> Result<Outcome> {
     let (sender, lines) = mpsc::channel();
     let stdout = child.stdout.take().context("the command has no standard output")?;
     let stderr = child.stderr.take().context("the command has no standard error")?;
-    let readers = [pass_on(stdout, std::io::stdout(), sender.clone()), pass_on(stderr, std::io::stderr(), sender)];
+    let readers =
+        [pass_on(stdout, std::io::stdout(), true, sender.clone()), pass_on(stderr, std::io::stderr(), false, sender)];
 
-    let mut tests = 0;
+    let (mut tests, mut printed) = (0, String::new());
     loop {
         match lines.recv_timeout(limit.saturating_sub(started.elapsed())) {
-            Ok(line) => tests += passed_tests(&line),
+            Ok((line, is_printed)) => {
+                tests += passed_tests(&line);
+                if is_printed {
+                    printed.extend([&line, "\n"]);
+                }
+            }
             // Both ends are closed: the command has ended, or will print nothing more.
             Err(RecvTimeoutError::Disconnected) => break,
             Err(RecvTimeoutError::Timeout) => {
@@ -61,20 +69,21 @@ pub fn run(command: &mut Command, limit: Duration) -> Result<Outcome> {
     if !status.success() {
         bail!("`{shown}` failed: {status}");
     }
-    Ok(Outcome { took: started.elapsed(), tests })
+    Ok(Outcome { took: started.elapsed(), tests, printed })
 }
 
 fn pass_on(
     from: impl Read + Send + 'static,
     mut to: impl Write + Send + 'static,
-    lines: mpsc::Sender<String>,
+    is_printed: bool,
+    lines: mpsc::Sender<(String, bool)>,
 ) -> thread::JoinHandle<()> {
     thread::spawn(move || {
         for line in BufReader::new(from).split(b'\n') {
             let Ok(line) = line else { break };
             // A closed terminal is no reason to stop the check.
             let written = to.write_all(&line).and_then(|()| to.write_all(b"\n")).and_then(|()| to.flush());
-            let sent = lines.send(String::from_utf8_lossy(&line).into_owned());
+            let sent = lines.send((String::from_utf8_lossy(&line).into_owned(), is_printed));
             if written.is_err() && sent.is_err() {
                 break;
             }
@@ -136,6 +145,13 @@ mod tests {
         let error = run(Command::new("sleep").arg("60"), Duration::from_millis(50)).unwrap_err();
         assert!(started.elapsed() < Duration::from_secs(30));
         assert!(error.to_string().contains("still running"), "{error:#}");
+    }
+
+    #[test]
+    fn what_a_command_prints_is_kept() {
+        let outcome =
+            run(Command::new("sh").args(["-c", "echo out; echo err >&2; echo more"]), Duration::from_secs(30));
+        assert_eq!(outcome.unwrap().printed, "out\nmore\n");
     }
 
     #[test]

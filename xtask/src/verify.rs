@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::workspace::{self, cargo};
-use crate::{node, postgres, step};
+use crate::{figures_check, node, postgres, programs, step};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -24,8 +24,8 @@ const FEATURES: &[(&str, &str, &[&str])] = &[
     ("syncline-transport-http", "client", &["axum", "jsonwebtoken", "rusqlite", "tokio-postgres"]),
 ];
 
-/// Programs in `examples/` that run to their end by themselves, and a line that each must print.
-const EXAMPLES: &[(&str, &str)] = &[("quickstart", "the source has 3 lists"), ("syncline-demo", "")];
+/// What the demo prints when every step went well.
+const DEMO_DONE: &str = "steps done, 0 failed";
 
 /// Runs every check, stops at the first that fails, and prints a summary.
 ///
@@ -67,10 +67,14 @@ impl Verify {
             self.command(&name, cargo().arg("check").args(selection), 10 * MINUTE)?;
             expect_absent(&selection, absent).with_context(|| format!("step \"{name}\""))?;
         }
-        for (example, expected) in EXAMPLES {
-            self.example(example, expected)?;
-        }
-        Ok(())
+        let quickstart = workspace::programs_directory()?.join("quickstart");
+        self.program("example quickstart", &mut Command::new(quickstart), MINUTE, "the source has 3 lists")?;
+        // As the aliases do it, building included: they are what a newcomer types first.
+        let mut demo = programs::demo_command(&[], false)?;
+        self.program("cargo demo", &mut demo, 20 * MINUTE, DEMO_DONE)?;
+        let mut few = programs::figures_command(&[], &figures_check::arguments())?;
+        let printed = self.program("cargo figures, with few rows", &mut few, 20 * MINUTE, "")?;
+        figures_check::check(&printed)
     }
 
     /// The tests of the workspace; a run without any fails.
@@ -90,26 +94,16 @@ impl Verify {
         Ok(())
     }
 
-    /// Runs a program of `examples/` that has been built before.
-    fn example(&mut self, name: &str, expected: &str) -> Result<()> {
-        let title = format!("example {name}");
-        self.begin(&title);
-        let started = Instant::now();
-        let program = workspace::programs_directory()?.join(name);
-        let output = on_its_own(&mut Command::new(&program))
-            .current_dir(workspace::root())
-            .output()
-            .with_context(|| format!("cannot start {}", program.display()))?;
-        let printed = String::from_utf8_lossy(&output.stdout);
-        println!("{printed}{}", String::from_utf8_lossy(&output.stderr));
-        if !output.status.success() {
-            bail!("example {name} failed: {}", output.status);
+    /// Runs a program to its end, which must print something; returns all that it prints.
+    fn program(&mut self, title: &str, command: &mut Command, limit: Duration, expected: &str) -> Result<String> {
+        self.begin(title);
+        let command = on_its_own(command.current_dir(workspace::root()));
+        let outcome = step::run(command, limit).with_context(|| format!("step \"{title}\""))?;
+        if !outcome.printed.contains(expected) {
+            bail!("{title} did not print {expected:?}");
         }
-        if !printed.contains(expected) {
-            bail!("example {name} did not print {expected:?}");
-        }
-        self.end(&title, started.elapsed());
-        Ok(())
+        self.end(title, outcome.took);
+        Ok(outcome.printed)
     }
 
     fn command(&mut self, name: &str, command: &mut Command, limit: Duration) -> Result<()> {
@@ -173,7 +167,24 @@ fn expect_absent(selection: &[&str], crates: &[&str]) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
+
+    #[test]
+    fn a_program_that_does_not_print_what_it_must_fails() {
+        let mut verify = Verify { started: Instant::now(), done: Vec::new(), tests: 0 };
+        let mut says = |text: &str| {
+            let mut command = Command::new("echo");
+            verify.program("demo", command.arg(text), Duration::from_secs(30), DEMO_DONE).is_ok()
+        };
+        assert!(says("12 steps done, 0 failed, in 3.0 s"));
+        assert!(!says("11 steps done, 1 failed, in 3.0 s"));
+        assert!(!says(""));
+        let mut endless = Command::new("sleep");
+        let error = verify.program("sleep", endless.arg("60"), Duration::from_millis(50), "").unwrap_err();
+        assert!(format!("{error:#}").contains("still running"), "{error:#}");
+    }
 
     #[test]
     fn no_check_uses_a_database_that_is_exported() {

@@ -3,7 +3,9 @@
 use std::env;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
@@ -49,16 +51,32 @@ pub fn on_path(program: &str) -> Option<PathBuf> {
     env::split_paths(&env::var_os("PATH")?).map(|directory| directory.join(program)).find(|path| path.is_file())
 }
 
-/// Runs a command to its end, its output passed through to standard error.
+/// Runs a command to its end, its output passed through to standard error. What fetches from a registry may hang for ever: it
+/// is killed once it has run for `limit`.
 ///
 /// # Errors
-/// If it cannot be started or fails; the message names the command.
-pub fn run(command: &mut Command) -> Result<()> {
+/// If it cannot be started, fails, or takes too long; the message names the command.
+pub fn run(command: &mut Command, limit: Duration) -> Result<()> {
     let shown = show(command);
     eprintln!("+ {shown}");
-    let status = command.stdout(std::io::stderr()).status().with_context(|| format!("cannot start `{shown}`"))?;
-    anyhow::ensure!(status.success(), "`{shown}` failed: {status}");
-    Ok(())
+    let started = Instant::now();
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(std::io::stderr())
+        .spawn()
+        .with_context(|| format!("cannot start `{shown}`"))?;
+    loop {
+        if let Some(status) = child.try_wait().with_context(|| format!("cannot wait for `{shown}`"))? {
+            anyhow::ensure!(status.success(), "`{shown}` failed: {status}");
+            return Ok(());
+        }
+        if started.elapsed() >= limit {
+            child.kill().with_context(|| format!("cannot stop `{shown}`"))?;
+            child.wait().with_context(|| format!("cannot wait for `{shown}`"))?;
+            anyhow::bail!("`{shown}` was still running after {} s and was stopped", limit.as_secs());
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// A command as one would type it.
@@ -85,5 +103,22 @@ pub fn is_root() -> bool {
     #[cfg(not(target_os = "linux"))]
     {
         false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn what_takes_too_long_is_stopped() {
+        let started = Instant::now();
+        let error = run(Command::new("sleep").arg("60"), Duration::from_millis(50)).unwrap_err();
+        assert!(started.elapsed() < Duration::from_secs(30));
+        assert!(error.to_string().contains("still running"), "{error:#}");
+        assert!(run(&mut Command::new("false"), Duration::from_secs(30)).is_err());
+        run(&mut Command::new("true"), Duration::from_secs(30)).unwrap();
     }
 }

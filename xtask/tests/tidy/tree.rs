@@ -4,7 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Directories that hold nothing of the project's own making.
-const FOREIGN: &[&str] = &["target", "node_modules", ".git", ".postgres", ".node", "corpus", "artifacts"];
+const FOREIGN: &[&str] =
+    &["target", "node_modules", ".git", ".postgres", ".postgres-full", ".node", "corpus", "artifacts"];
 
 /// The root of the workspace.
 pub(crate) fn root() -> &'static Path {
