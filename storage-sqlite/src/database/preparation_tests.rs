@@ -84,6 +84,47 @@ fn until_swept(db: &Database) {
     }
     let sound: String = block_on(db.query("PRAGMA integrity_check").one()).unwrap();
     assert_eq!(sound, "ok");
+    assert_indexed(db);
+}
+
+/// The index by row has what the log has, as far as it goes, which is at least as far as anything was published.
+fn assert_indexed(db: &Database) {
+    let log = "SELECT tbl, row_id, seq FROM syncline_log WHERE seq <= (SELECT sorted_seq FROM syncline_state)";
+    let index = "SELECT tbl, row_id, seq FROM syncline_rows WHERE seq <= (SELECT sorted_seq FROM syncline_state)";
+    for (some, others) in [(log, index), (index, log)] {
+        let differing = format!("SELECT count(*) FROM (SELECT * FROM ({some}) EXCEPT SELECT * FROM ({others}))");
+        assert_eq!(block_on(db.query::<i64>(differing).one()).unwrap(), 0, "{some}");
+    }
+    let ahead = "SELECT published_seq <= sorted_seq AND sorted_seq < next_seq FROM syncline_state";
+    assert_eq!(block_on(db.query::<i64>(ahead).one()).unwrap(), 1);
+}
+
+#[test]
+fn staging_leaves_the_index_by_row_to_the_publish() {
+    let directory = tempfile::tempdir().unwrap();
+    let db = open(directory.path());
+    let mut feed = Feed::default();
+    let indexed = |db: &Database| block_on(db.query::<i64>("SELECT count(*) FROM syncline_rows").one()).unwrap();
+    first(&mut feed);
+    feed.begin(&db);
+    feed.stage(&db);
+    assert_eq!(indexed(&db), 0);
+    assert_eq!(publish(&feed, &db, None), PublishOutcome::Published);
+    assert_eq!(indexed(&db), 20);
+    // Half of it is dropped while it is being sorted.
+    second(&mut feed);
+    feed.begin(&db);
+    feed.stage(&db);
+    let steps = Steps::of(&feed, None);
+    (0..4).for_each(|_| assert_eq!(steps.step(&db), None));
+    let mut other = feed.clone();
+    other.drop_bucket("b");
+    other.begin(&db);
+    assert_eq!(publish(&other, &db, None), PublishOutcome::Published);
+    until_swept(&db);
+    block_on(db.clear(Clear::new())).unwrap();
+    assert_eq!(indexed(&db), 0);
+    assert_indexed(&db);
 }
 
 fn open(directory: &Path) -> Database {
