@@ -319,5 +319,4 @@ async fn streams_stay_open_while_a_right_is_missing() {
         let piece = tokio::time::timeout(LIMIT, answer.chunk()).await.unwrap().unwrap();
         text.push_str(std::str::from_utf8(&piece.unwrap_or_else(|| panic!("it was cut: {text}"))).unwrap());
     }
-    server.until("replication follows the stream");
 }
