@@ -3,13 +3,16 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
-use syncline_core::{Error, Result};
+use syncline_core::{Error, Result, nearest_name};
 
 /// How a database is reached, parsed from a URL such as `postgres://user:password@host:5432/name?sslmode=verify-full`.
 ///
-/// Known parameters: `sslmode`, `sslrootcert` (a PEM file, or `system`), `sslcert` and `sslkey` (PEM files), `host` (the
-/// directory of a Unix socket). Others are refused, so that a typing error is not taken for a setting.
+/// Known parameters, which mean what they mean to libpq: `sslmode`, `sslrootcert` (a PEM file, or `system`), `sslcert` and
+/// `sslkey` (PEM files), `channel_binding` (`disable`, `prefer` or `require`), `connect_timeout` (in seconds, 10 unless it
+/// says otherwise; each attempt has a limit), `host` (the directory of a Unix socket), `application_name` (accepted, but
+/// ours is used). Others are refused, so that a typing error is not taken for a setting.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PostgresConfig {
     pub(crate) host: Host,
@@ -18,7 +21,17 @@ pub struct PostgresConfig {
     pub(crate) password: Option<String>,
     pub(crate) database: String,
     pub(crate) tls: TlsOptions,
+    /// For the whole of connecting and logging in.
+    pub(crate) connect_timeout: Duration,
 }
+
+/// What a URL may say behind its question mark.
+const PARAMETERS: [&str; 8] =
+    ["application_name", "channel_binding", "connect_timeout", "host", "sslcert", "sslkey", "sslmode", "sslrootcert"];
+/// The limit of an attempt to connect, unless the URL has one.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// An attempt that takes longer is none.
+const LONGEST_CONNECT_TIMEOUT: u64 = 3600;
 
 /// Where the server listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +49,19 @@ pub(crate) struct TlsOptions {
     pub(crate) roots: Option<PathBuf>,
     pub(crate) certificates: Option<PathBuf>,
     pub(crate) key: Option<PathBuf>,
+    pub(crate) channel_binding: ChannelBinding,
+}
+
+/// `channel_binding`: whether a login by SCRAM is bound to the TLS session, so that nobody between us and the server can
+/// pass it on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum ChannelBinding {
+    Disable,
+    /// Where there is TLS and the server offers it.
+    #[default]
+    Prefer,
+    /// Every other login is refused.
+    Require,
 }
 
 /// `sslmode`, with the meaning that libpq gives it.
@@ -74,6 +100,7 @@ impl fmt::Debug for PostgresConfig {
             .field("user", &self.user)
             .field("database", &self.database)
             .field("tls", &self.tls)
+            .field("connect_timeout", &self.connect_timeout)
             .finish_non_exhaustive()
     }
 }
@@ -115,6 +142,7 @@ impl FromStr for PostgresConfig {
         let mut host = decode(host)?;
         let database = decode(path)?;
         let mut tls = TlsOptions::default();
+        let mut connect_timeout = CONNECT_TIMEOUT;
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').ok_or_else(|| wrong("a parameter has no value"))?;
             let value = decode(value)?;
@@ -140,7 +168,20 @@ impl FromStr for PostgresConfig {
                 "sslkey" => tls.key = Some(value.into()),
                 // Ours is set anyway, so that an operator recognises our connections.
                 "application_name" => {}
-                other => return Err(wrong(&format!("there is no parameter `{other}`"))),
+                "channel_binding" => {
+                    tls.channel_binding = match value.as_str() {
+                        "disable" => ChannelBinding::Disable,
+                        "prefer" => ChannelBinding::Prefer,
+                        "require" => ChannelBinding::Require,
+                        _ => return Err(wrong("channel_binding is none of disable, prefer and require")),
+                    }
+                }
+                "connect_timeout" => {
+                    let seconds = value.parse().ok().filter(|seconds| (1..=LONGEST_CONNECT_TIMEOUT).contains(seconds));
+                    let complaint = "connect_timeout is not a number of seconds from 1 to 3600";
+                    connect_timeout = Duration::from_secs(seconds.ok_or_else(|| wrong(complaint))?);
+                }
+                other => return Err(wrong(&unknown(other))),
             }
         }
         // As in libpq: who names the authorities wants them to count.
@@ -159,8 +200,16 @@ impl FromStr for PostgresConfig {
             database: if database.is_empty() { user.clone() } else { database },
             user,
             tls,
+            connect_timeout,
         })
     }
+}
+
+/// What to say of a parameter that nobody knows.
+fn unknown(name: &str) -> String {
+    let near =
+        nearest_name(name, &PARAMETERS).map(|near| format!("did you mean `{near}`? Otherwise ")).unwrap_or_default();
+    format!("there is no parameter `{name}`: {near}remove it (known are {})", PARAMETERS.join(", "))
 }
 
 fn percent_decode(text: &str) -> Option<String> {
@@ -206,6 +255,29 @@ mod tests {
         assert_eq!(config.address(), "[::1]:77");
         let config: PostgresConfig = "postgres://me@h/db?sslmode=require&sslrootcert=/ca".parse().unwrap();
         assert_eq!(config.tls.mode, SslMode::VerifyCa);
+    }
+
+    #[test]
+    fn what_hosts_put_into_their_urls_is_understood() {
+        let parse = |query: &str| format!("postgres://me@h/db?{query}").parse::<PostgresConfig>();
+        let config = parse("sslmode=require&channel_binding=require&connect_timeout=15").unwrap();
+        assert_eq!(config.tls.channel_binding, ChannelBinding::Require);
+        assert_eq!(config.connect_timeout, Duration::from_secs(15));
+        let config = parse("channel_binding=disable").unwrap();
+        assert_eq!((config.tls.channel_binding, config.connect_timeout), (ChannelBinding::Disable, CONNECT_TIMEOUT));
+        assert_eq!(parse("").unwrap().tls.channel_binding, ChannelBinding::Prefer);
+        let told = |query: &str| parse(query).unwrap_err().to_string();
+        assert!(told("channel_binding=yes").contains("none of disable, prefer and require"));
+        for wrong in ["0", "-1", "soon", "3601"] {
+            assert!(told(&format!("connect_timeout={wrong}")).contains("from 1 to 3600"), "{wrong}");
+        }
+        let known = "remove it (known are application_name, channel_binding, connect_timeout, host, sslcert, sslkey, \
+                     sslmode, sslrootcert)";
+        assert!(told("pgbouncer=true").ends_with(&format!("there is no parameter `pgbouncer`: {known}")));
+        assert!(
+            told("sslmod=require")
+                .ends_with(&format!("there is no parameter `sslmod`: did you mean `sslmode`? Otherwise {known}"))
+        );
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The backend of an application: applies uploaded local transactions to Postgres under write rules.
 
+mod agreed_tls;
 mod applier;
 mod catalog;
 mod plan;

@@ -8,16 +8,15 @@ use std::time::{Duration, Instant};
 use syncline_core::{Error, Result};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
-use tokio_postgres::config::SslMode;
-use tokio_postgres::{Client, Config, NoTls, Statement};
+use tokio_postgres::{Client, Config, Statement};
 
+use crate::backend::agreed_tls::AgreedTls;
 use crate::backend::refusal::database_error;
 use crate::config::PostgresConfig;
 use crate::connection::Socket;
 use crate::error::{ConnectError, PgError};
 use crate::preflight::Occasion;
 
-const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// A connection that was idle for longer may have been cut by something in between.
 const IDLE_LIMIT: Duration = Duration::from_secs(300);
 /// An idle connection that does not answer within this is given up.
@@ -98,7 +97,7 @@ impl Pool {
 /// is kept by a task of its own until the client is dropped.
 ///
 /// # Errors
-/// `Invalid` if the URL is none, `Unavailable` if the database cannot be reached within 10 s or does not let in.
+/// `Invalid` if the URL is none, `Unavailable` if the database cannot be reached within `connect_timeout` or does not let in.
 pub async fn connect(url: &str) -> Result<Client> {
     log_in(&url.parse()?, "syncline").await
 }
@@ -112,11 +111,11 @@ async fn log_in(config: &PostgresConfig, application: &str) -> Result<Client> {
         })?;
         let mut login = Config::new();
         login.user(&config.user).dbname(config.database()).application_name(application);
-        login.ssl_mode(SslMode::Disable);
+        AgreedTls::prepare(&mut login, config);
         if let Some(password) = &config.password {
             login.password(password);
         }
-        let (client, connection) = login.connect_raw(socket, NoTls).await.map_err(database_error)?;
+        let (client, connection) = login.connect_raw(socket, AgreedTls).await.map_err(database_error)?;
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a connection to the database ended");
@@ -124,9 +123,10 @@ async fn log_in(config: &PostgresConfig, application: &str) -> Result<Client> {
         });
         Ok::<_, Error>(client)
     };
-    timeout(CONNECT_LIMIT, connecting).await.map_err(|_| {
+    let limit = config.connect_timeout;
+    timeout(limit, connecting).await.map_err(|_| {
         let address = config.address();
-        Error::unavailable(format!("Postgres at {address} did not accept a connection within {CONNECT_LIMIT:?}"))
+        Error::unavailable(format!("Postgres at {address} did not accept a connection within {limit:?}"))
     })?
 }
 

@@ -7,7 +7,7 @@ use postgres_protocol::message::frontend;
 
 use super::Session;
 use super::query::{Connection, Frame};
-use crate::config::PostgresConfig;
+use crate::config::{ChannelBinding as Binding, PostgresConfig};
 use crate::error::{PgError, ServerError};
 
 /// Settings that change how values look as text, what is seen and how long anything takes. In the start-up packet they win
@@ -88,6 +88,14 @@ async fn authenticate(connection: &mut Connection, config: &PostgresConfig) -> R
             PgError::Invalid("the server asks for a password, but the URL of the database holds none".into())
         })
     };
+    let required = config.tls.channel_binding == Binding::Require;
+    let unbound = |what: &str| {
+        PgError::Invalid(format!(
+            "{what}, but channel_binding=require asks for a login that is bound to TLS: set sslmode=require, have the server \
+             ask for scram-sha-256 over TLS, or set channel_binding=prefer"
+        ))
+    };
+    let mut bound = false;
     let mut scram: Option<ScramSha256> = None;
     loop {
         let frame = connection.frame().await?;
@@ -103,6 +111,8 @@ async fn authenticate(connection: &mut Connection, config: &PostgresConfig) -> R
             .ok_or_else(|| PgError::Protocol("a request for authentication is too short".into()))?;
         let mut reply = BytesMut::new();
         match (u32::from_be_bytes([kind[0], kind[1], kind[2], kind[3]]), &mut scram) {
+            // Any other login would let somebody on the way in unnoticed.
+            (0 | 3 | 5, None) if required && !bound => return Err(unbound("the server does not ask for SCRAM")),
             (0, None) => return Ok(()),
             // A server that skips the last step of SCRAM has not proven that it knows the password.
             (0, Some(_)) => return Err(PgError::Protocol("the server ended SCRAM before its last step".into())),
@@ -123,16 +133,22 @@ async fn authenticate(connection: &mut Connection, config: &PostgresConfig) -> R
             (10, _) => {
                 let offered: Vec<&[u8]> = body.split(|&byte| byte == 0).collect();
                 let offers = |name: &str| offered.contains(&name.as_bytes());
-                let (binding, mechanism) = match connection.channel_binding() {
+                let wanted = config.tls.channel_binding != Binding::Disable;
+                let (binding, mechanism) = match connection.channel_binding().filter(|_| wanted) {
                     Some(hash) if offers(SCRAM_SHA_256_PLUS) => {
                         (ChannelBinding::tls_server_end_point(hash), SCRAM_SHA_256_PLUS)
                     }
+                    None if required => {
+                        return Err(unbound("the connection has no TLS that a login could be bound to"));
+                    }
+                    Some(_) if required => return Err(unbound("the server offers no channel binding")),
                     _ if !offers(SCRAM_SHA_256) => {
                         return Err(PgError::Invalid("the server offers no SCRAM that this client knows".into()));
                     }
                     Some(_) => (ChannelBinding::unrequested(), SCRAM_SHA_256),
                     None => (ChannelBinding::unsupported(), SCRAM_SHA_256),
                 };
+                bound = mechanism == SCRAM_SHA_256_PLUS;
                 let exchange = ScramSha256::new(password()?.as_bytes(), binding);
                 frontend::sasl_initial_response(mechanism, exchange.message(), &mut reply)?;
                 scram = Some(exchange);

@@ -16,9 +16,6 @@ use crate::config::PostgresConfig;
 use crate::error::{ConnectError, PgError};
 use crate::preflight::Occasion;
 
-/// For the whole of connecting and logging in.
-const CONNECT_LIMIT: Duration = Duration::from_secs(10);
-
 /// How long the server may be silent while it sends rows.
 pub(crate) const ROW_SILENCE: Duration = Duration::from_secs(300);
 
@@ -83,25 +80,26 @@ impl Rows {
 }
 
 impl Connection {
-    /// Connects and logs in, within ten seconds. The occasion says whether what hinders it may pass by itself.
+    /// Connects and logs in, within `connect_timeout`. The occasion says whether what hinders it may pass by itself.
     pub(crate) async fn open(
         config: &PostgresConfig,
         session: Session,
         application_name: &str,
         occasion: Occasion,
     ) -> Result<Self, PgError> {
-        timeout(CONNECT_LIMIT, async {
+        let limit = config.connect_timeout;
+        timeout(limit, async {
             let socket = Socket::open(config).await?;
             let mut connection = Self { socket, input: BytesMut::with_capacity(8 * 1024), idle: false };
             let version = login::log_in(&mut connection, config, session, application_name).await?;
             connection.idle = true;
             if let Some(sql) = login::limits(version) {
-                connection.query(sql, CONNECT_LIMIT).await?;
+                connection.query(sql, limit).await?;
             }
             Ok(connection)
         })
         .await
-        .unwrap_or(Err(PgError::Timeout(CONNECT_LIMIT)))
+        .unwrap_or(Err(PgError::Timeout(limit)))
         .map_err(|cause| PgError::Connect(Box::new(ConnectError { address: config.address(), cause, occasion })))
     }
 
