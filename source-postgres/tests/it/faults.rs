@@ -322,8 +322,10 @@ async fn a_slow_reader_is_not_disconnected_and_confirms_nothing() {
     database.execute("INSERT INTO t SELECT i, repeat('x', 100) FROM generate_series(1000, 250000) i").await;
     replica.step().await.unwrap();
     let durable = replica.position().cloned();
-    // Three times the server's patience, with far more on the way than the queue takes.
-    tokio::time::sleep(Duration::from_secs(6)).await;
+    // Answered beyond twice the server's patience, with far more on the way than the queue takes.
+    let since = database.value("SELECT clock_timestamp() + interval '4 s'").await.unwrap();
+    let answered = format!("SELECT count(*) FROM pg_stat_replication WHERE reply_time > '{since}'");
+    database.wait_for(&answered, "1").await;
     let confirmed: syncline_source_postgres::Lsn = database.value(&confirmed).await.unwrap().parse().unwrap();
     assert!(Some(confirmed.position()) <= durable);
     assert_eq!(holders(&database).await.as_deref(), Some("1"));
