@@ -120,7 +120,10 @@ impl Session {
         };
         let publication = preflight::check_tables(&mut catalog, wanted, &mut findings);
         if known.is_none() {
-            preflight::check_slot(&mut sql, &settings.slot(), Asking::NewStore, &mut findings).await?;
+            let checked = preflight::check_slot(&mut sql, &settings.slot(), Asking::NewStore, &mut findings).await;
+            if let Err(error) = checked {
+                return Err(findings.and(error.into()).into());
+            }
         }
         findings.finish().map_err(|error| failed_after(out, error))?;
 
