@@ -23,7 +23,9 @@ use crate::write_checkpoint::WriteCheckpoint;
 pub struct ClientState {
     /// A random id made once per database; survives everything.
     pub client_id: Arc<str>,
-    /// Every bucket with its position: everything up to there is stored.
+    /// Every bucket with its position: everything up to there is stored. A bucket that left, and whose rows are shown until
+    /// the next whole checkpoint, stands here at position zero: so that server and session know that something else is
+    /// shown, and show nothing of another config beside it (S8).
     pub buckets: Vec<(ByteString, OpId)>,
     /// Streams that the application subscribed to and that have not expired.
     pub subscriptions: Vec<StoredSubscription>,

@@ -4,7 +4,7 @@
 //! becomes one group, in which only the newest checkpoint is shown: a client that lags behind takes larger steps instead
 //! of more. A group is carried out to its end before the next is formed, so that something is always shown.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytestring::ByteString;
@@ -68,6 +68,11 @@ pub(super) struct Downloads {
     /// The checkpoint that the stream announced last.
     target: Option<Arc<TargetCheckpoint>>,
     requested: Arc<[StoredSubscription]>,
+    /// Buckets that the client had something of when the stream was asked for.
+    held: BTreeSet<ByteString>,
+    /// A bucket left that is still shown, perhaps with its config: no part of a checkpoint may be shown before a whole one
+    /// (S8).
+    whole_first: bool,
     /// The streams of the last checkpoint line, and what the request named; kept while no stream is open.
     announced: Option<(Vec<StreamDescription>, Arc<[StoredSubscription]>)>,
     incoming: VecDeque<Step>,
@@ -84,6 +89,8 @@ impl Downloads {
             stage_bytes,
             target: None,
             requested: Arc::from([]),
+            held: BTreeSet::new(),
+            whole_first: false,
             announced: None,
             incoming: VecDeque::new(),
             group: VecDeque::new(),
@@ -101,7 +108,8 @@ impl Downloads {
     ) {
         self.target = None;
         self.requested = requested;
-        self.progress.resume(held);
+        self.held = held.collect();
+        self.progress.resume(self.held.iter().cloned());
     }
 
     /// The stream is gone. What it brought is still good, but nothing can be based on its last checkpoint.
@@ -149,6 +157,7 @@ impl Downloads {
             buckets: line.buckets.into_iter().map(described).collect(),
             streams: line.streams,
         };
+        self.whole_first |= self.held.iter().any(|name| !target.buckets.contains_key(name));
         self.begin(Arc::new(target), false);
     }
 
@@ -167,6 +176,7 @@ impl Downloads {
         let merged = Arc::make_mut(target);
         merged.last_op_id = line.last_op_id;
         merged.write_checkpoint = line.write_checkpoint;
+        self.whole_first |= !keeps;
         for bucket in &line.removed_buckets {
             merged.buckets.remove(bucket);
         }
@@ -208,6 +218,9 @@ impl Downloads {
                 target.last_op_id
             )));
         }
+        if partial.is_some() && self.whole_first {
+            return Ok(());
+        }
         let showing =
             Showing { target: Arc::clone(target), partial, requested: Arc::clone(&self.requested), first: true };
         self.incoming.push_back(Step::Show(showing));
@@ -216,6 +229,9 @@ impl Downloads {
 
     /// Shows the buckets of the highest priority of a checkpoint that local writes hold back, ahead of what waits.
     pub(super) fn show_highest(&mut self, of: &Showing) {
+        if self.whole_first {
+            return;
+        }
         self.group.push_front(Step::Show(Showing { partial: Some(BucketPriority::HIGHEST), ..of.clone() }));
     }
 
@@ -253,6 +269,9 @@ impl Downloads {
             self.postponed = None;
         }
         if showing.partial.is_none() {
+            // One that was announced meanwhile may lack a bucket of this one.
+            let newest = self.target.as_ref().is_none_or(|target| Arc::ptr_eq(target, &showing.target));
+            self.whole_first &= !newest;
             self.progress.finished(&showing.target);
         }
     }
@@ -385,5 +404,55 @@ impl Progress {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checksum::Checksum;
+
+    fn checkpoint(id: u64, buckets: &[&str]) -> CheckpointLine {
+        let describe = |name: &&str| BucketDescription {
+            bucket: ByteString::from(*name),
+            checksum: Checksum(0),
+            count: None,
+            priority: BucketPriority::HIGHEST,
+            subscriptions: Vec::new(),
+        };
+        CheckpointLine {
+            last_op_id: OpId(id),
+            write_checkpoint: None,
+            buckets: buckets.iter().map(describe).collect(),
+            streams: Vec::new(),
+        }
+    }
+
+    fn showings(downloads: &mut Downloads) -> Vec<Showing> {
+        std::iter::from_fn(|| downloads.next(Time(0), WallTime(0))).filter_map(|(_, showing)| showing).collect()
+    }
+
+    #[test]
+    fn the_first_checkpoint_without_a_bucket_that_is_shown_is_shown_as_a_whole() {
+        let mut downloads = Downloads::new(1 << 20);
+        downloads.stream_asked(Arc::from([]), [ByteString::from("before")].into_iter());
+        downloads.checkpoint(checkpoint(1, &["after"]));
+        downloads.complete(OpId(1), Some(BucketPriority::HIGHEST)).expect("announced");
+        assert!(showings(&mut downloads).is_empty(), "nothing of it beside what is shown");
+        downloads.complete(OpId(1), None).expect("announced");
+        let whole = showings(&mut downloads);
+        assert!(matches!(&whole[..], [Showing { partial: None, .. }]), "{whole:?}");
+        downloads.show_highest(&whole[0]);
+        assert!(showings(&mut downloads).is_empty(), "nor past local writes");
+        // Another stream, which no longer names what left.
+        downloads.stream_asked(Arc::from([]), std::iter::empty());
+        downloads.checkpoint(checkpoint(2, &["after"]));
+        downloads.complete(OpId(2), Some(BucketPriority::HIGHEST)).expect("announced");
+        assert!(showings(&mut downloads).is_empty(), "it was not shown as a whole yet");
+        downloads.complete(OpId(2), None).expect("announced");
+        let whole = showings(&mut downloads);
+        downloads.shown(&whole[0]);
+        downloads.show_highest(&whole[0]);
+        assert_eq!(showings(&mut downloads).len(), 1);
     }
 }

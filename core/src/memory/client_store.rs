@@ -1,6 +1,6 @@
 //! A client's store in memory, which does in the plainest way what a durable one must do.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -40,6 +40,8 @@ struct State {
     client_id: Arc<str>,
     /// What was downloaded, shown or not.
     downloads: BTreeMap<ByteString, Download>,
+    /// The buckets of the last checkpoint that was shown whole.
+    shown: BTreeSet<ByteString>,
     /// What the last publish showed, with the operation that each row is of.
     synced: BTreeMap<RowName, (OpId, Row)>,
     queue: VecDeque<Entry>,
@@ -79,6 +81,7 @@ impl MemoryClientStore {
         Self(Arc::new(Mutex::new(State {
             client_id: client_id.into(),
             downloads: BTreeMap::new(),
+            shown: BTreeSet::new(),
             synced: BTreeMap::new(),
             queue: VecDeque::new(),
             last_write: 0,
@@ -240,6 +243,7 @@ impl State {
         }
         self.synced = shown;
         if partial.is_none() {
+            self.shown = self.downloads.keys().filter(|name| target.buckets.contains_key(*name)).cloned().collect();
             if !self.queue.is_empty() {
                 self.queue.clear();
                 self.notify();
@@ -308,9 +312,13 @@ impl ClientStore for MemoryClientStore {
     async fn resume(&self, now: WallTime) -> Result<ClientState> {
         let mut state = self.lock();
         state.subscriptions.retain(|_, one| one.expires_at > now);
+        // Rows of a bucket that left are shown until the next whole checkpoint.
+        let left = state.shown.iter().filter(|name| !state.downloads.contains_key(*name));
+        let left = left.map(|name| (name.clone(), OpId::ZERO));
+        let stored = state.downloads.iter().map(|(name, download)| (name.clone(), download.after));
         Ok(ClientState {
             client_id: Arc::clone(&state.client_id),
-            buckets: state.downloads.iter().map(|(name, download)| (name.clone(), download.after)).collect(),
+            buckets: stored.chain(left).collect(),
             subscriptions: state.subscriptions.values().cloned().collect(),
             last_synced_at: state.last_synced_at,
             uploads: state.upload_state(),
