@@ -59,7 +59,9 @@ impl Device {
     /// The buckets that the store has, with their positions; looks without changing anything.
     pub(super) async fn kept(&self) -> Result<Vec<(ByteString, OpId)>> {
         // Long before any subscription ends.
-        Ok(self.store.resume(WallTime(i64::MIN)).await?.buckets)
+        let mut buckets = self.store.resume(WallTime(i64::MIN)).await?.buckets;
+        buckets.retain(|(_, after)| *after > OpId::ZERO);
+        Ok(buckets)
     }
 }
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures::FutureExt;
 use serde_json::Value as Json;
 
 use super::backend::Backend;
@@ -27,6 +28,7 @@ use super::timeline::Timeline;
 use super::tokens::{Identities, Verifier};
 use super::virtual_time::{ProcessClock, VirtualTime, WallOffset};
 use crate::bucket::Generation;
+use crate::bucket_store::BucketStore;
 use crate::client::SyncClient;
 use crate::clock::Clock;
 use crate::config::{StreamSubscription, SyncConfig};
@@ -35,6 +37,9 @@ use crate::local_transaction::{LocalTransaction, LocalWrite};
 use crate::memory::{MemoryBucketStore, MemoryClientStore};
 use crate::replication::Replicator;
 use crate::server::{ServiceLimits, SessionLimits, SyncService};
+
+/// So many steps within one millisecond are a loop without end.
+const BUSY: u64 = 100_000;
 
 /// Everything there is.
 pub(super) struct Simulation {
@@ -57,6 +62,8 @@ pub(super) struct Simulation {
     pub(super) oracle: Oracle,
     pub(super) timeline: Timeline,
     pub(super) steps: u64,
+    /// Steps since time last moved on.
+    steps_at_once: u64,
     pub(super) server_wall: WallOffset,
     server_clock: ProcessClock,
     pub(super) compact_every: Option<Duration>,
@@ -114,6 +121,7 @@ impl Simulation {
             ends: Vec::new(),
             timeline: Timeline::default(),
             steps: 0,
+            steps_at_once: 0,
             server_wall,
             server_clock,
             compact_every: Some(Duration::from_secs(600)),
@@ -189,6 +197,17 @@ impl Simulation {
         for index in 0..self.ends[client].subscriptions.len() {
             self.hold(client, index);
         }
+    }
+
+    /// Gives replicator and server a new store and another config; both were stopped before and start again.
+    pub(super) fn switch_config(&mut self, config: SyncConfig, rule: Option<Rule>) {
+        // A store in memory is ready at once.
+        let reset = self.disk.store.reset().now_or_never();
+        assert!(matches!(reset, Some(Ok(()))), "a store in memory can be reset: {reset:?}");
+        *lock(&self.disk.durable) = None;
+        self.ledger.record(Fact::StoreReset);
+        self.config = config.clone();
+        self.oracle.switch(config, rule);
     }
 
     /// Ends a process where it is.
@@ -304,11 +323,22 @@ impl Simulation {
                 }
             }
             None => match self.time.next() {
-                Some(at) if at <= until => self.time.advance(at),
+                Some(at) if at <= until => {
+                    if at > self.time.now() {
+                        self.steps_at_once = 0;
+                    }
+                    self.time.advance(at);
+                }
                 _ => return Ok(false),
             },
         }
         self.steps += 1;
+        self.steps_at_once += 1;
+        if self.steps_at_once > BUSY {
+            // S9: whoever never rests lets nobody else have their turn.
+            let what = format!("{BUSY} steps without a pause");
+            return Err(Failure { invariant: "S9", what });
+        }
         self.observe()?;
         Ok(true)
     }

@@ -72,7 +72,8 @@ impl Oracle {
     pub(super) fn s4_buckets_hold_what_they_should(&mut self, checkpoint: &Checkpoint) -> Verdict {
         let Some(shown) = self.shown.get(&checkpoint.op_id) else { return Ok(()) };
         let commits = shown.commits;
-        let expected = self.expected.buckets(commits);
+        let config = self.expected.number(&checkpoint.config.text);
+        let expected = self.expected.buckets(config, commits);
         difference(&self.contents(checkpoint), &expected).map_or(Ok(()), |what| {
             Err(Failure {
                 invariant: "S4",
@@ -98,11 +99,15 @@ impl Oracle {
     /// Whether everything that the source has is in the newest checkpoint.
     pub(in super::super) fn missing_in_store(&mut self, view: &View<'_>) -> Option<String> {
         let commits = view.database.commits();
-        let expected = self.expected.buckets(commits);
+        let config = self.expected.newest();
+        let expected = self.expected.buckets(config, commits);
         let newest: Option<(OpId, Checkpoint)> =
             self.shown.last_key_value().map(|(op_id, shown)| (*op_id, shown.checkpoint.clone()));
         match newest.filter(|_| !self.reset) {
             None => Some("there is no checkpoint".to_owned()),
+            Some((_, checkpoint)) if self.expected.number(&checkpoint.config.text) != config => {
+                Some("the config is not deployed".to_owned())
+            }
             Some((_, checkpoint)) => difference(&self.contents(&checkpoint), &expected),
         }
     }

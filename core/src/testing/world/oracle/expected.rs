@@ -32,26 +32,46 @@ pub(in super::super) type Rule =
 /// Expectations of one world.
 #[derive(Debug)]
 pub(super) struct Expected {
-    config: SyncConfig,
-    rule: Option<Rule>,
+    configs: Vec<(SyncConfig, Option<Rule>)>,
+    /// The one that is to be deployed now.
+    newest: usize,
     database: Database,
-    known: BTreeMap<u64, Arc<Buckets>>,
+    known: BTreeMap<(u64, usize), Arc<Buckets>>,
 }
 
 impl Expected {
     pub(super) fn new(config: SyncConfig, rule: Option<Rule>, database: Database) -> Self {
-        Self { config, rule, database, known: BTreeMap::new() }
+        Self { configs: vec![(config, rule)], newest: 0, database, known: BTreeMap::new() }
     }
 
-    /// The content of all buckets after so many commits.
-    pub(super) fn buckets(&mut self, commits: u64) -> Arc<Buckets> {
-        if let Some(known) = self.known.get(&commits) {
+    /// Another config takes the place of the one before.
+    pub(super) fn switch(&mut self, config: SyncConfig, rule: Option<Rule>) {
+        let known = self.configs.iter().position(|(known, _)| known.text() == config.text());
+        self.newest = known.unwrap_or(self.configs.len());
+        if known.is_none() {
+            self.configs.push((config, rule));
+        }
+    }
+
+    /// The number of the config that is to be deployed now.
+    pub(super) fn newest(&self) -> usize {
+        self.newest
+    }
+
+    /// The number of a config by its text; the newest one if there is none.
+    pub(super) fn number(&self, text: &str) -> usize {
+        self.configs.iter().position(|(config, _)| **config.text() == *text).unwrap_or(self.newest())
+    }
+
+    /// The content of all buckets of a config after so many commits.
+    pub(super) fn buckets(&mut self, config: usize, commits: u64) -> Arc<Buckets> {
+        if let Some(known) = self.known.get(&(commits, config)) {
             return Arc::clone(known);
         }
         let mut buckets = Buckets::new();
         let mut evaluation = Evaluation::new();
         for table in self.database.content_at(commits).tables.values() {
-            let evaluator = self.config.bind(&table.description);
+            let evaluator = self.configs[config].0.bind(&table.description);
             for row in table.rows.values() {
                 evaluation.clear();
                 evaluator.evaluate(&values(&table.description, row), &mut evaluation);
@@ -67,19 +87,20 @@ impl Expected {
         if self.known.len() > 64 {
             self.known.pop_first();
         }
-        self.known.insert(commits, Arc::clone(&buckets));
+        self.known.insert((commits, config), Arc::clone(&buckets));
         buckets
     }
 
     /// The buckets of a client, each with its priority.
     pub(super) fn resolved(
         &self,
+        config: usize,
         identity: &Identity,
         subscriptions: &[StreamSubscription],
     ) -> Vec<(BucketKey, BucketPriority)> {
         let parameters = serde_json::Map::new();
         let request = ConfigRequest { identity, parameters: &parameters, include_defaults: true, subscriptions };
-        let resolved = self.config.resolve(&request);
+        let resolved = self.configs[config].0.resolve(&request);
         resolved.buckets.into_iter().map(|bucket| ((bucket.definition, bucket.parameters), bucket.priority)).collect()
     }
 
@@ -89,14 +110,15 @@ impl Expected {
     /// How the config and the rule written by hand differ.
     pub(super) fn rows(
         &mut self,
+        config: usize,
         commits: u64,
         identity: &Identity,
         subscriptions: &[StreamSubscription],
         upto: Option<BucketPriority>,
     ) -> Result<Rows, String> {
-        let buckets = self.buckets(commits);
+        let buckets = self.buckets(config, commits);
         let mut rows = Rows::new();
-        for (key, priority) in self.resolved(identity, subscriptions) {
+        for (key, priority) in self.resolved(config, identity, subscriptions) {
             if upto.is_some_and(|upto| priority > upto) {
                 continue;
             }
@@ -104,7 +126,7 @@ impl Expected {
                 rows.entry(name.clone()).or_default().extend(of.iter().cloned());
             }
         }
-        if let Some(rule) = self.rule {
+        if let Some(rule) = self.configs[config].1 {
             let mut by_rule = rule(&self.database.content_at(commits), identity, subscriptions);
             by_rule.retain(|_, (_, priority)| upto.is_none_or(|upto| *priority <= upto));
             let same = by_rule.len() == rows.len()

@@ -48,7 +48,8 @@ impl Oracle {
         }
         // What the application has left lasts for its time to live.
         let subscriptions = model.subscriptions.clone();
-        let should_be = match self.expected.rows(commits, &identity, &subscriptions, None) {
+        let config = self.expected.newest();
+        let should_be = match self.expected.rows(config, commits, &identity, &subscriptions, None) {
             Ok(rows) => rows,
             Err(what) => return Some(what),
         };

@@ -166,6 +166,11 @@ impl Oracle {
         });
     }
 
+    /// Another config is to be deployed from here on.
+    pub(super) fn switch(&mut self, config: SyncConfig, rule: Option<Rule>) {
+        self.expected.switch(config, rule);
+    }
+
     /// The application of a client is subscribed to these streams now.
     pub(super) fn wants(&mut self, client: usize, subscriptions: Vec<StreamSubscription>) {
         self.clients[client].wanted = subscriptions;
@@ -293,9 +298,9 @@ impl Oracle {
     /// Looks at what changes with time alone.
     pub(super) fn after_step(&mut self, view: &View<'_>) {
         for model in self.streams.values_mut() {
-            if model.expired_at.is_none() && model.identity.expiry().is_some_and(|end| end <= view.server_wall) {
-                model.expired_at = Some(view.now);
-            }
+            // A clock that was set back makes a token good again.
+            let over = model.identity.expiry().is_some_and(|end| end <= view.server_wall);
+            model.expired_at = over.then(|| model.expired_at.unwrap_or(view.now));
         }
     }
 

@@ -64,7 +64,9 @@ impl Oracle {
                 override_priority: one.priority,
             })
             .collect();
-        let rows = self.expected.rows(commits, &identity, &subscriptions, request.partial);
+        let shown = self.shown.get(&request.target.last_op_id);
+        let config = shown.map(|shown| self.expected.number(&shown.checkpoint.config.text)).unwrap_or_default();
+        let rows = self.expected.rows(config, commits, &identity, &subscriptions, request.partial);
         let rows = rows.map_err(|what| Failure { invariant: "S7", what })?;
         let model = &mut self.clients[client];
         if request.partial.is_some() {

@@ -109,11 +109,13 @@ impl Oracle {
         else {
             return Ok(line.buckets.iter().map(|bucket| bucket.bucket.clone()).collect());
         };
-        let names =
-            self.expected.resolved(identity, subscriptions).into_iter().filter_map(|((index, parameters), _)| {
+        let config = self.expected.number(&shown.checkpoint.config.text);
+        let names = self.expected.resolved(config, identity, subscriptions).into_iter().filter_map(
+            |((index, parameters), _)| {
                 let definition = shown.checkpoint.config.definitions.get(index)?;
                 Some(BucketId { definition: definition.id, parameters }.wire_name(shown.checkpoint.generation))
-            });
+            },
+        );
         Ok(names.collect())
     }
 }

@@ -29,6 +29,8 @@ pub(super) enum Action {
     SourceCut,
     /// The slot is dropped: the history is lost.
     DropSlot,
+    /// Replicator and server go on with the other config, over a new store.
+    SwitchConfig,
     /// A table must be read anew.
     ReadAnew(&'static str),
     /// So many markers' answers in a thousand are lost.

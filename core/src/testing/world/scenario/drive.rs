@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value as Json;
 
 use super::super::link::Mode;
-use super::super::oracle::Failure;
+use super::super::oracle::{Failure, Rule};
 use super::super::process::Process;
 use super::super::simulation::Simulation;
 use super::action::{Action, NetworkFault};
@@ -55,6 +55,8 @@ struct Run<'a> {
     world: Simulation,
     /// Processes that were crashed.
     down: BTreeSet<Process>,
+    /// The other config is deployed.
+    switched: bool,
     healed_in: u64,
 }
 
@@ -65,7 +67,7 @@ impl<'a> Run<'a> {
         let mut world = Simulation::new(config, scenario.seed, Some(rule::rows));
         world.compact_every = Some(Duration::from_secs(setup.compact_every_s));
         world.limit_tokens(setup.token_life_s.map(Duration::from_secs));
-        Self { scenario, world, down: BTreeSet::new(), healed_in: 0 }
+        Self { scenario, world, down: BTreeSet::new(), switched: false, healed_in: 0 }
     }
 
     fn all(&mut self) -> Result<(), Failure> {
@@ -119,6 +121,7 @@ impl<'a> Run<'a> {
             Action::SourceAway(away) => world.faults.set(|faults| faults.source_away = *away),
             Action::SourceCut => world.faults.set(|faults| faults.source_cuts += 1),
             Action::DropSlot => world.database.drop_slot(),
+            Action::SwitchConfig => self.switch_config(),
             Action::ReadAnew(table) => world.database.read_anew(table),
             Action::MarkerAnswersLost(lost) => world.faults.set(|faults| faults.marker_answers_lost = *lost),
             Action::BucketDisk(delay, fails) => world.faults.set(|faults| {
@@ -133,6 +136,23 @@ impl<'a> Run<'a> {
         }
         self.world.ledger.note(format!("— {action}"));
         self.world.observe()
+    }
+
+    fn switch_config(&mut self) {
+        for process in [Process::Replicator, Process::Server] {
+            if self.down.insert(process) {
+                self.world.crash(process);
+            }
+        }
+        let (text, rule): (_, Rule) = match self.switched {
+            false => (rule::OTHER_CONFIG, rule::rows_of_other),
+            true => (rule::CONFIG, rule::rows),
+        };
+        self.switched = !self.switched;
+        let config = SyncConfig::parse(text).unwrap_or_else(|problems| panic!("{problems}"));
+        self.world.switch_config(config, Some(rule));
+        self.restart(Process::Replicator);
+        self.restart(Process::Server);
     }
 
     fn restart(&mut self, process: Process) {

@@ -21,7 +21,8 @@ const TEXTS: [&str; 8] =
 
 pub(super) fn scenario(seed: u64) -> Scenario {
     let random = Random::new(seed ^ 0x005e_ed0f_5ce4_a210);
-    let clients = random.between(1, 4);
+    // More than a service wakes at once, now and then.
+    let clients = if random.permille(120) { random.between(5, 9) } else { random.between(1, 4) };
     let setup = Setup {
         clients: (0..clients).map(|_| (pick(&random, &USERS).to_owned(), pick(&random, &TEAMS).to_owned())).collect(),
         token_life_s: random.permille(500).then(|| random.between(25, 120)),
@@ -99,8 +100,9 @@ fn trouble(random: &Random, client: usize, at: u64, steps: &mut Vec<Step>) {
         }
         14 => (Action::SourceAway(true), Some(Action::SourceAway(false))),
         15 => (Action::SourceCut, None),
-        16 => match random.below(6) {
+        16 => match random.below(8) {
             0 => (Action::DropSlot, None),
+            1 | 2 => (Action::SwitchConfig, None),
             _ => (Action::ReadAnew(pick(random, &TABLES)), None),
         },
         17 => (Action::MarkerAnswersLost(random.below(600)), Some(Action::MarkerAnswersLost(0))),

@@ -32,6 +32,58 @@ streams:
     query: SELECT id, name, owner_id, shared, body FROM lists WHERE shared = 1
 ";
 
+/// The same streams with other columns, under other names.
+pub(super) const OTHER_CONFIG: &str = "
+config: { edition: 3 }
+streams:
+  notices:
+    auto_subscribe: true
+    priority: 0
+    query: SELECT id, text AS message FROM notices
+  lists:
+    auto_subscribe: true
+    priority: 1
+    query: SELECT id, name AS title, shared FROM lists WHERE owner_id = auth.user_id()
+  items:
+    priority: 2
+    query: SELECT id, list_id, text FROM items WHERE list_id = subscription.parameter('list')
+  projects:
+    auto_subscribe: true
+    query: SELECT id, name AS title, team FROM projects WHERE team = auth.parameter('team')
+  shared:
+    auto_subscribe: true
+    query: SELECT id, name AS title, shared FROM lists WHERE shared = 1
+";
+
+/// A row as the other config shows it.
+fn other(table: &str, mut row: Row) -> Row {
+    let mut rename = |from: &str, to: &str| {
+        if let Some(value) = row.remove(from) {
+            row.insert(to.to_owned(), value);
+        }
+    };
+    match table {
+        "notices" => rename("text", "message"),
+        "lists" | "projects" => rename("name", "title"),
+        _ => {}
+    }
+    if table == "lists" {
+        row.remove("owner_id");
+        row.remove("body");
+    }
+    row
+}
+
+/// The rows of one client by the other config.
+pub(super) fn rows_of_other(
+    content: &Content,
+    identity: &Identity,
+    subscriptions: &[StreamSubscription],
+) -> BTreeMap<(String, String), (Row, BucketPriority)> {
+    let rows = rows(content, identity, subscriptions).into_iter();
+    rows.map(|(name, (row, priority))| (name.clone(), (other(&name.0, row), priority))).collect()
+}
+
 /// The columns of a table that reach clients, without the id.
 pub(super) fn columns(table: &str) -> &'static [&'static str] {
     match table {
