@@ -125,6 +125,16 @@ fn trouble(random: &Random, client: usize, at: u64, steps: &mut Vec<Step>) {
             }
         }
     };
+    if matches!(begins, Action::DropSlot | Action::SwitchConfig | Action::ReadAnew(_)) {
+        // Changes while tables are read: of keys, and without the values that they leave as they are.
+        for _ in 0..random.between(1, 4) {
+            let renamed =
+                |_| Change::Rename { table: "lists".to_owned(), from: id(random, "lists"), to: id(random, "lists") };
+            let changes = (0..random.between(1, 2)).map(renamed).chain([change(random)]).collect();
+            let at = at + random.below(600);
+            steps.push(Step { at, nudge: nudge(random), action: Action::Commit(changes) });
+        }
+    }
     steps.push(Step { at, nudge: nudge(random), action: begins });
     steps.extend(ends.map(|action| Step { at: later, nudge: nudge(random), action }));
 }
