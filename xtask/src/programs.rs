@@ -30,19 +30,15 @@ pub fn demo_command(arguments: &[String], own_server: bool) -> Result<Command> {
 /// # Errors
 /// If there is no Postgres to be had, or if the program fails.
 pub fn figures(arguments: &[String]) -> Result<()> {
-    run(&mut figures_command(&["--release"], arguments)?)
+    run(with_log_client(&mut package("figures", &["--release"], arguments))?)
 }
 
-/// What [`figures`] runs, built with these options. The programs of the server that it uses include the client of the log that it
-/// compares with.
+/// Has the figures program use a server whose programs include the client of the log that it compares with.
 ///
 /// # Errors
-/// If there is no Postgres to be had.
-pub fn figures_command(options: &[&str], arguments: &[String]) -> Result<Command> {
-    let programs = postgres::ensure_with_log_client()?;
-    let mut command = package("figures", options, arguments);
-    command.env("PG_BIN", programs);
-    Ok(command)
+/// If there is none to be had.
+pub fn with_log_client(command: &mut Command) -> Result<&mut Command> {
+    Ok(command.env("PG_BIN", postgres::ensure_with_log_client()?))
 }
 
 fn package(name: &str, options: &[&str], arguments: &[String]) -> Command {
