@@ -73,9 +73,21 @@ pub(crate) fn save(conn: &Connection, bucket: &Bucket) -> Result<()> {
 /// Takes a bucket's name away: what it staged is garbage now, what it published stays visible until a full publish.
 /// `published_seq` is that of the last full publish.
 pub(crate) fn retire(conn: &Connection, bucket: &Bucket, published_seq: i64) -> Result<()> {
-    conn.prepare_cached("UPDATE syncline_buckets SET name = NULL, published_seq = ?2 WHERE id = ?1")?
-        .execute((bucket.id, bucket.published_seq.max(published_seq)))?;
+    conn.prepare_cached(
+        "UPDATE syncline_buckets SET name = NULL, former_name = name, published_seq = ?2 WHERE id = ?1",
+    )?
+    .execute((bucket.id, bucket.published_seq.max(published_seq)))?;
     Ok(())
+}
+
+/// The names of retired buckets of which something may still be shown.
+pub(crate) fn shown_retired(conn: &Connection) -> Result<Vec<ByteString>> {
+    let mut statement = conn.prepare_cached(
+        "SELECT DISTINCT former_name FROM syncline_buckets AS b WHERE name IS NULL AND former_name IS NOT NULL \
+         AND EXISTS (SELECT 1 FROM syncline_log WHERE bucket = b.id AND seq <= b.published_seq)",
+    )?;
+    let names = statement.query_map([], |row| row.get::<_, String>(0))?;
+    Ok(names.map(|name| name.map(ByteString::from)).collect::<rusqlite::Result<_>>()?)
 }
 
 /// A retired bucket that takes over published operations which a partial publish must not take out of sight.

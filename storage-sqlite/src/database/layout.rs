@@ -14,8 +14,8 @@ const FORMAT: i64 = 3;
 /// - `syncline_state`: one row. `next_seq` numbers the operation log; `published_seq` is where the last full publish
 ///   stood; `sent_upto` is the last entry of the queue that was uploaded.
 /// - `syncline_tables`: the table names that operations mention, as small numbers.
-/// - `syncline_buckets`: a bucket that is dropped, cleared or discarded is *retired*: it loses its name, and its published
-///   rows stay visible until a full publish. `published_seq` is ahead of that of the state after a partial publish.
+/// - `syncline_buckets`: a bucket that is dropped, cleared or discarded is *retired*: it loses its name, which is its
+///   `former_name` from then on, and its published rows stay visible until a full publish. `published_seq` is ahead of that of the state after a partial publish.
 /// - `syncline_log`: operations as downloaded; those with `seq` up to the bucket's published one are published, later ones
 ///   are staged and invisible. `data IS NULL` is a REMOVE, which lives until it is published.
 /// - `syncline_rows`: the index of the log by row, complete up to `sorted_seq` of the state, which no publish is ahead of.
@@ -47,7 +47,8 @@ CREATE TABLE syncline_buckets (
     name TEXT UNIQUE,
     last_op INTEGER NOT NULL DEFAULT 0,
     sum INTEGER NOT NULL DEFAULT 0,
-    published_seq INTEGER NOT NULL DEFAULT 0
+    published_seq INTEGER NOT NULL DEFAULT 0,
+    former_name TEXT
 );
 CREATE TABLE syncline_log (
     seq INTEGER PRIMARY KEY,

@@ -146,6 +146,10 @@ pub(crate) fn positions(conn: &Connection) -> Result<Vec<(ByteString, OpId)>> {
         .filter(|(_, bucket)| bucket.last_op > OpId::ZERO)
         .map(|(name, bucket)| (name, bucket.last_op))
         .collect();
+    let left =
+        bucket_table::shown_retired(conn)?.into_iter().filter(|name| !positions.iter().any(|(of, _)| of == name));
+    let left: Vec<_> = left.map(|name| (name, OpId::ZERO)).collect();
+    positions.extend(left);
     positions.sort();
     Ok(positions)
 }

@@ -25,7 +25,7 @@ pub(crate) fn from_format_1(conn: &Connection) -> Result<()> {
     Ok(())
 }
 
-/// Format 2 let SQLite keep the index of the log by row.
+/// Format 2 let SQLite keep the index of the log by row, and forgot the names of retired buckets.
 pub(crate) fn from_format_2(conn: &Connection) -> Result<()> {
     conn.execute_batch(
         "CREATE TABLE syncline_rows (
@@ -40,6 +40,7 @@ pub(crate) fn from_format_2(conn: &Connection) -> Result<()> {
          CREATE TRIGGER syncline_log_deleted AFTER DELETE ON syncline_log BEGIN
              DELETE FROM syncline_rows WHERE tbl = OLD.tbl AND row_id = OLD.row_id AND seq = OLD.seq;
          END;
+         ALTER TABLE syncline_buckets ADD COLUMN former_name TEXT;
          ALTER TABLE syncline_state ADD COLUMN sorted_seq INTEGER NOT NULL DEFAULT 0;
          UPDATE syncline_state SET sorted_seq = next_seq - 1, format = 3;",
     )?;

@@ -142,3 +142,38 @@ fn subscriptions_know_when_their_rows_are_complete() {
     block_on(db.subscribe("early", &reordered, None, None)).unwrap();
     assert_eq!(block_on(db.resume(WallTime(50))).unwrap().subscriptions.len(), 1);
 }
+
+#[test]
+fn a_bucket_that_left_is_named_at_zero_until_a_whole_checkpoint_has_taken_its_rows_away() {
+    let db = open();
+    let mut feed = Feed::default();
+    feed.put("before", "lists", "l1", json!({ "name": "of the config before" }));
+    feed.sync(&db);
+    let positions = || {
+        let buckets = block_on(db.resume(WallTime(0))).unwrap().buckets;
+        buckets.into_iter().map(|(name, at)| (name.to_string(), at.0)).collect::<Vec<_>>()
+    };
+    assert_eq!(positions(), [("before".to_owned(), 1)]);
+
+    feed.drop_bucket("before");
+    feed.put("after", "lists", "l2", json!({ "name": "of the config after" }));
+    feed.begin(&db);
+    assert_eq!(rows(&db, "lists"), [list("l1", "of the config before")]);
+    assert_eq!(positions(), [("before".to_owned(), 0)], "whoever asks again must say that it shows something else");
+    feed.stage(&db);
+    assert_eq!(positions(), [("after".to_owned(), 2), ("before".to_owned(), 0)]);
+    assert_eq!(feed.publish(&db, None), PublishOutcome::Published);
+    // What was shown is removed in the background.
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while positions() != [("after".to_owned(), 2)] {
+        assert!(std::time::Instant::now() < deadline, "{:?}", positions());
+        std::thread::yield_now();
+    }
+    // One that was never shown leaves no trace.
+    feed.put("brief", "lists", "l3", json!({ "name": "staged, and no more" }));
+    feed.begin(&db);
+    feed.stage(&db);
+    feed.drop_bucket("brief");
+    feed.begin(&db);
+    assert_eq!(positions(), [("after".to_owned(), 2)]);
+}
