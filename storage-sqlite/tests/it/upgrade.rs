@@ -10,6 +10,7 @@ use crate::feed::{Feed, execute, rows, schema, upload};
 /// Makes a file of format 2 out of one of today.
 const FORMAT_2: &str = "DROP TRIGGER syncline_log_deleted; DROP TABLE syncline_rows; \
                         CREATE INDEX syncline_log_by_row ON syncline_log (tbl, row_id); \
+                        ALTER TABLE syncline_buckets DROP COLUMN former_name; \
                         ALTER TABLE syncline_state DROP COLUMN sorted_seq; UPDATE syncline_state SET format = 2;";
 /// Makes a file of format 1 out of one of format 2.
 const FORMAT_1: &str = "ALTER TABLE syncline_transactions DROP COLUMN number; DROP TABLE syncline_superseded; \
