@@ -131,6 +131,8 @@ impl Client {
             .buckets
             .into_iter()
             .map(|(name, OpId(op))| (name.to_string(), op))
+            // A bucket that left and is still shown, which the recorded client does not name; at zero, as for it.
+            .filter(|(_, op)| *op > 0)
             .collect();
         let mut recorded: Vec<(String, u64)> = expected["ps_buckets"]
             .as_array()
