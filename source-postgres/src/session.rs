@@ -24,6 +24,9 @@ use crate::value::TypeRegistry;
 use crate::visibility;
 use crate::walsender;
 
+/// How long transactions that have committed may take to be seen, before something is given up.
+const VISIBLE_WITHIN: Duration = Duration::from_secs(5);
+
 /// Everything that one run of a source works with.
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -247,6 +250,10 @@ impl Session {
     /// away.
     async fn explain(&mut self, stop: Stop) -> Stop {
         let Stop::Lost(reason) = stop else { return stop };
+        // The log tells of a dropped publication some moments before queries do. If others hold that up, it is as it seems.
+        if let Ok(Err(error)) = tokio::time::timeout(VISIBLE_WITHIN, visibility::barrier(&mut self.sql)).await {
+            return Stop::Failed(error.into());
+        }
         let sql = format!(
             "SELECT count(*) AS n FROM pg_publication WHERE pubname = {}",
             postgres_protocol::escape::escape_literal(&self.settings.publication)

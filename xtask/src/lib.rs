@@ -4,6 +4,7 @@ mod figures_check;
 pub mod node;
 pub mod postgres;
 pub mod programs;
+pub mod soak;
 pub mod step;
 pub mod verify;
 pub mod workspace;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{node, postgres, programs, verify};
+use xtask::{node, postgres, programs, soak, verify};
 
 /// The project's own commands.
 #[derive(Debug, Parser)]
@@ -17,6 +17,8 @@ struct Arguments {
 enum Task {
     /// Everything that CI checks: format, lints, tests, docs, features, examples, the official SDK.
     Verify,
+    /// The long run: many seeds of the simulated world, then kills of real processes.
+    Soak(soak::Soak),
     /// Makes sure that there are programs of a Postgres server, and prints where.
     Postgres,
     /// Makes sure that there are Node and the official SDK for the tests, and prints where Node is.
@@ -38,6 +40,7 @@ enum Task {
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Task::Verify => verify::run(),
+        Task::Soak(soak) => soak::run(soak),
         Task::Postgres => postgres::ensure().map(|directory| println!("{}", directory.display())),
         Task::Node => node::ensure().map(|node| println!("{}", node.program().display())),
         Task::Demo { arguments } => programs::demo(&arguments),

@@ -14,6 +14,7 @@ streams:
     query: SELECT id, text FROM items WHERE list_id = subscription.parameter('list')
 ";
 
+// region: test
 #[test]
 fn a_list_is_seen_by_its_owner_alone_and_follows_a_change_of_owner() {
     let mut world = World::new(SyncConfig::parse(SYNC_CONFIG).unwrap_or_else(|d| panic!("{d}")));
@@ -30,6 +31,7 @@ fn a_list_is_seen_by_its_owner_alone_and_follows_a_change_of_owner() {
     assert!(world.rows(anna, "lists").is_empty());
     assert_eq!(world.rows(ben, "lists").len(), 1);
 }
+// endregion: test
 
 #[test]
 fn a_write_made_offline_arrives() {

@@ -244,7 +244,8 @@ async fn a_publication_that_was_made_again_is_lost_history() {
     database.execute("DROP PUBLICATION syncline; INSERT INTO t VALUES (5000)").await;
     let error = replica.until_error().await;
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
-    assert!(replica.lost.is_none() && !replica.rows("t").is_empty());
+    assert_eq!(replica.lost, None, "{error}");
+    assert!(!replica.rows("t").is_empty(), "{error}");
     database.execute("CREATE PUBLICATION syncline FOR ALL TABLES").await;
     start_over(&mut replica, &database, "made again").await;
 }

@@ -208,6 +208,7 @@ fn record(
         .prepare_cached("SELECT count(*) FROM requests WHERE client = ? AND resolved_op IS NULL")?
         .query_row([&*client.0], |row| row.get(0))?;
     if waiting > WAITING {
+        tracing::warn!(waiting, "a client waits for many write checkpoints; every second one is dropped");
         transaction
             .prepare_cached(
                 "DELETE FROM requests WHERE id IN (
@@ -242,6 +243,7 @@ fn make_room(transaction: &Transaction<'_>, client: &ClientKey, now: i64) -> rus
              )",
         )?
         .execute(params![first, end, now, ClientKey::PER_USER / 8])?;
+    tracing::info!(known, forgotten, limit = ClientKey::PER_USER, "a user has many clients; old ones are forgotten");
     Ok(forgotten > 0)
 }
 
