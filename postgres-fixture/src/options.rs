@@ -20,7 +20,7 @@ impl Default for ClusterOptions {
     fn default() -> Self {
         let settings = [
             ("wal_level", "logical"),
-            ("max_replication_slots", "50"),
+            ("max_replication_slots", "300"),
             ("max_wal_senders", "50"),
             ("max_connections", "200"),
             ("shared_buffers", "64MB"),
