@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use bytestring::ByteString;
+use serde_json::Value as Json;
 
 /// One column of a row. Booleans are integers, nested values are JSON text.
 ///
@@ -32,6 +33,20 @@ impl Value {
         match self {
             Self::Text(text) => Some(text),
             _ => None,
+        }
+    }
+
+    /// What a source in memory makes of a JSON value: nested ones become their text.
+    pub(crate) fn from_json(json: &Json) -> Self {
+        match json {
+            Json::Null => Self::Null,
+            Json::Bool(truth) => Self::Integer(i64::from(*truth)),
+            Json::Number(number) => match number.as_i64() {
+                Some(integer) => Self::Integer(integer),
+                None => number.as_f64().map_or(Self::Null, Self::Real),
+            },
+            Json::String(text) => Self::from(text.as_str()),
+            Json::Array(_) | Json::Object(_) => Self::from(json.to_string()),
         }
     }
 

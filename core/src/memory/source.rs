@@ -173,8 +173,11 @@ impl MemoryTransaction<'_> {
         {
             return Err(Error::invalid(format!("table `{table}` has no column `{unknown}`")));
         }
-        let values: Vec<Value> =
-            description.columns.iter().map(|column| object.get(&*column.name).map_or(Value::Null, from_json)).collect();
+        let values: Vec<Value> = description
+            .columns
+            .iter()
+            .map(|column| object.get(&*column.name).map_or(Value::Null, Value::from_json))
+            .collect();
         let key = values.first().and_then(Value::as_text).map(str::to_owned);
         let key = key.ok_or_else(|| Error::invalid(format!("the key of a row of `{table}` must be text")))?;
         self.transaction.changes.push(Change::Put { table: description, key, values });
@@ -375,19 +378,6 @@ fn number(position: &SourcePosition) -> Result<u64> {
         Error::invalid("a position of a memory source has eight bytes: this store belongs to another source")
     })?;
     Ok(u64::from_be_bytes(bytes))
-}
-
-fn from_json(json: &Json) -> Value {
-    match json {
-        Json::Null => Value::Null,
-        Json::Bool(truth) => Value::Integer(i64::from(*truth)),
-        Json::Number(number) => match number.as_i64() {
-            Some(integer) => Value::Integer(integer),
-            None => number.as_f64().map_or(Value::Null, Value::Real),
-        },
-        Json::String(text) => Value::from(text.as_str()),
-        Json::Array(_) | Json::Object(_) => Value::from(json.to_string()),
-    }
 }
 
 fn to_json(value: &Value) -> Json {

@@ -38,18 +38,5 @@ impl Content {
 
 /// The values of a row in the order of a table's columns; a column that the row lacks is NULL.
 pub(super) fn values(table: &SourceTable, row: &Row) -> Vec<Value> {
-    table.columns.iter().map(|column| row.get(&*column.name).map_or(Value::Null, value)).collect()
-}
-
-pub(super) fn value(json: &Json) -> Value {
-    match json {
-        Json::Null => Value::Null,
-        Json::Bool(truth) => Value::Integer(i64::from(*truth)),
-        Json::Number(number) => match number.as_i64() {
-            Some(integer) => Value::Integer(integer),
-            None => number.as_f64().map_or(Value::Null, Value::Real),
-        },
-        Json::String(text) => Value::from(text.as_str()),
-        Json::Array(_) | Json::Object(_) => Value::from(json.to_string()),
-    }
+    table.columns.iter().map(|column| row.get(&*column.name).map_or(Value::Null, Value::from_json)).collect()
 }
