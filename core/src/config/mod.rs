@@ -7,6 +7,7 @@
 
 mod cast;
 mod definition;
+mod deployment;
 mod diagnostic;
 mod document;
 mod evaluate;

@@ -198,32 +198,13 @@ impl Inner {
 
     /// Makes sure that the store has this config, or says how they differ.
     async fn deploy(&self, resume: &Resume) -> Result<Arc<DeployedConfig>> {
-        let forms: Vec<_> = self.config.definitions().iter().map(|definition| definition.form().clone()).collect();
         if let Some(config) = &resume.config {
-            let known: Vec<_> = config.definitions.iter().map(|definition| &definition.form).collect();
-            let added = forms.iter().zip(self.config.definitions()).filter(|(form, _)| !known.contains(form));
-            let added: Vec<String> = added.map(|(_, definition)| definition.name().to_string()).collect();
-            let removed = known.iter().filter(|form| !forms.contains(form)).count();
-            if !added.is_empty() || removed > 0 {
-                return Err(Error::invalid(format!(
-                    "the sync config has changed since the bucket store was made: {}{}; go on with the config before, \
-                     or give a new store file, which is filled from the source and downloaded by clients again (first \
-                     drop what the source keeps for the old one: with Postgres, its replication slot)",
-                    if added.is_empty() { String::new() } else { format!("new or changed: {}", added.join(", ")) },
-                    if removed > 0 {
-                        format!(
-                            "{}{removed} stored definition(s) gone or changed",
-                            if added.is_empty() { "" } else { "; " }
-                        )
-                    } else {
-                        String::new()
-                    },
-                )));
-            }
+            self.config.check_deployed(config)?;
             if config.text == *self.config.text() {
                 return Ok(Arc::clone(config));
             }
         }
+        let forms = self.config.definitions().iter().map(|definition| definition.form().clone()).collect();
         let deploy = Deploy { text: self.config.text().clone(), forms };
         self.store.commit(Commit { deploy: Some(deploy), ..Commit::default() }).await?;
         let resume = self.store.resume().await?;

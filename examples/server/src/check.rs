@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
-use syncline_core::{DeployedConfig, SyncConfig};
+use anyhow::{Context, Result, bail};
+use syncline_core::SyncConfig;
 use syncline_storage_sqlite::SqliteBucketStore;
 use tokio::net::TcpListener;
 
@@ -54,20 +54,9 @@ async fn check_store(path: &Path, config: Option<&SyncConfig>) -> Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     tempfile::tempfile_in(folder).with_context(|| format!("the folder {} cannot be written", folder.display()))?;
     if let (Some(deployed), Some(config)) = (stored.and_then(|stored| stored.config), config) {
-        ensure!(
-            holds_the_same(&deployed, config),
-            "{shown} was filled by another sync config: go on with the config before, or give a new store file (first drop \
-             the replication slot of the old one)"
-        );
+        config.check_deployed(&deployed).with_context(|| format!("{shown} was filled by another sync config"))?;
     }
     Ok(())
-}
-
-/// Whether both have the same definitions: then their buckets are the same, whatever they are called.
-fn holds_the_same(deployed: &DeployedConfig, config: &SyncConfig) -> bool {
-    let known: Vec<_> = deployed.definitions.iter().map(|definition| &definition.form).collect();
-    let wanted: Vec<_> = config.definitions().iter().map(|definition| definition.form()).collect();
-    known.iter().all(|form| wanted.contains(form)) && wanted.iter().all(|form| known.contains(form))
 }
 
 /// Whether the server could listen there.

@@ -4,7 +4,7 @@ use std::future::Future;
 
 use anyhow::{Context, Result};
 use axum::Router;
-use syncline_core::{Replicator, SyncService};
+use syncline_core::{BucketStore, Replicator, SyncService};
 use syncline_storage_sqlite::SqliteBucketStore;
 use syncline_transport_http as http;
 use tokio::signal::unix::{SignalKind, signal};
@@ -21,6 +21,10 @@ pub(crate) async fn run(settings: &Settings) -> Result<()> {
     let store = SqliteBucketStore::open(&settings.store)
         .await
         .with_context(|| format!("cannot open the store {}", settings.store.display()))?;
+    // A changed config is not served by the one before it: the change may be what closes a leak.
+    if let Some(deployed) = store.resume().await?.config {
+        config.check_deployed(&deployed)?;
+    }
     let limits = &settings.limits;
 
     // Replication and streams share nothing but the store.
