@@ -4,6 +4,7 @@
 
 mod capture;
 mod concurrency;
+mod conformance;
 mod crash;
 mod disk_full;
 mod feed;

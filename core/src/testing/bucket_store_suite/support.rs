@@ -1,12 +1,9 @@
 //! What the cases have in common.
 
 use std::collections::BTreeMap;
-use std::future::Future;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
-use futures::future::{Either, select};
 use futures::stream::{BoxStream, StreamExt};
 
 use crate::bucket::{BucketId, DefinitionId};
@@ -16,22 +13,8 @@ use crate::checksum::Checksum;
 use crate::error::Result;
 use crate::operation::{NewOperation, OpId, Operation, OperationKind};
 use crate::table::{RowKey, TableId};
+pub(super) use crate::testing::deadline::{ok, within};
 use crate::write_checkpoint::{ClientKey, MarkerToken};
-
-/// Long enough for any machine; no case waits for it unless it fails.
-const DEADLINE: Duration = Duration::from_secs(20);
-
-/// The future's output, within a deadline.
-pub(super) async fn within<T>(future: impl Future<Output = T>) -> T {
-    match select(Box::pin(future), futures_timer::Delay::new(DEADLINE)).await {
-        Either::Left((output, _)) => output,
-        Either::Right(_) => panic!("this should have happened within {DEADLINE:?}"),
-    }
-}
-
-pub(super) fn ok<T>(result: Result<T>) -> T {
-    result.unwrap_or_else(|error| panic!("the store failed: {error:?}"))
-}
 
 /// The next item of a stream that has one.
 pub(super) async fn next<T>(stream: &mut BoxStream<'static, Result<T>>) -> T {
