@@ -86,7 +86,7 @@ impl Subject for InAFile {
     async fn reopen(&mut self) {
         let folder = tempfile::tempdir().unwrap();
         let from = Connection::open_with_flags(self.db.path(), OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
-        from.backup("main", folder.path().join("app.db"), None).unwrap();
+        from.backup("main", folder.path().join("app.db"), None::<fn(rusqlite::backup::Progress)>).unwrap();
         *self = Self::in_folder(folder).await;
     }
 }

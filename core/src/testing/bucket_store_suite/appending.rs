@@ -193,6 +193,7 @@ pub async fn a_truncation_removes_every_membership_and_lookup(store: Arc<dyn Buc
     };
     let after = published(&store, batch).await;
     let read = read_all(&store, &one, after.op_id).await;
+    assert_eq!(read.len(), 5, "{:?}", names(&read));
     let mut removed = names(&read[2..4]);
     removed.sort();
     assert_eq!(removed, ["REMOVE new", "REMOVE old"]);

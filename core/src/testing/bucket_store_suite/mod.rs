@@ -76,16 +76,9 @@ where
 /// ```
 #[macro_export]
 macro_rules! bucket_store_tests {
-    (@cases ($make:expr) $($case:ident)*) => {
-        $(
-            #[test]
-            fn $case() {
-                $crate::testing::bucket_store_suite::run(|| $make, $crate::testing::bucket_store_suite::$case);
-            }
-        )*
-    };
-    (@all ($make:expr)) => {
-        $crate::bucket_store_tests!(@cases ($make)
+    // The one list of all cases, for whichever rule wants it. Those after the semicolon make several stores.
+    (@cases $then:ident ($($given:tt)*)) => {
+        $crate::bucket_store_tests! { @$then ($($given)*)
             what_is_appended_is_invisible_before_its_commit
             what_was_not_committed_is_forgotten_by_resume
             a_commit_keeps_position_and_states
@@ -133,20 +126,56 @@ macro_rules! bucket_store_tests {
             compaction_leaves_the_present_alone
             compaction_drops_what_is_superseded
             compaction_stays_within_its_limit
-        );
-
-        #[test]
-        fn compaction_keeps_every_reduction() {
-            $crate::testing::bucket_store_suite::compaction_keeps_every_reduction(|| $make);
+            ;
+            compaction_keeps_every_reduction
         }
     };
+    (@names () $($case:ident)* ; $($law:ident)*) => {
+        &[$(stringify!($case),)* $(stringify!($law)),*]
+    };
+    (@named ($name:ident, $make:ident) $($case:ident)* ; $($law:ident)*) => {
+        match $name {
+            $(stringify!($case) => $crate::testing::bucket_store_suite::run($make, $case),)*
+            $(stringify!($law) => $crate::testing::bucket_store_suite::$law($make),)*
+            other => panic!("the suite has no case {other}"),
+        }
+    };
+    (@tests ($make:expr) $($case:ident)* ; $($law:ident)*) => {
+        $(
+            #[test]
+            fn $case() {
+                $crate::testing::bucket_store_suite::run(|| $make, $crate::testing::bucket_store_suite::$case);
+            }
+        )*
+        $(
+            #[test]
+            fn $law() {
+                $crate::testing::bucket_store_suite::$law(|| $make);
+            }
+        )*
+    };
     (async move $make:block) => {
-        $crate::bucket_store_tests!(@all (async move $make));
+        $crate::bucket_store_tests!(@cases tests (async move $make));
     };
     (async $make:block) => {
-        $crate::bucket_store_tests!(@all (async $make));
+        $crate::bucket_store_tests!(@cases tests (async $make));
     };
     ($make:expr) => {
-        $crate::bucket_store_tests!(@all (async { $make }));
+        $crate::bucket_store_tests!(@cases tests (async { $make }));
     };
+}
+
+/// The names of all cases.
+pub const CASES: &[&str] = bucket_store_tests!(@cases names ());
+
+/// Runs the case of this name, on a store of its own: for a harness that is not `#[test]`.
+///
+/// # Panics
+/// If the store does not do what the case is about, or if there is no such case.
+pub fn run_case<S, M>(name: &str, make: impl Fn() -> M)
+where
+    S: Into<Subject>,
+    M: Future<Output = S>,
+{
+    bucket_store_tests!(@cases named (name, make));
 }
