@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use bytestring::ByteString;
 use futures::stream::BoxStream;
+use serde::{Deserialize, Serialize};
 
 use crate::bucket::{BucketId, DefinitionId, Generation};
 use crate::checkpoint::{BucketChecksum, Checkpoint, DeployedConfig, LookupKey, LookupRows, Published};
@@ -35,7 +36,7 @@ pub struct Resume {
 }
 
 /// A source row as replication last left it.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct CurrentRow {
     /// Its values, in an encoding of the replicator's; opaque to the store.
     pub image: Bytes,
@@ -46,7 +47,7 @@ pub struct CurrentRow {
 }
 
 /// An output row that a source row has in a bucket.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Membership {
     /// The bucket.
     pub bucket: BucketId,
@@ -57,7 +58,7 @@ pub struct Membership {
 }
 
 /// A lookup entry of a source row: from the commit on, `key` yields `outputs` for this row (none: no longer).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LookupEntry {
     /// The row that it comes from.
     pub row: RowKey,
@@ -68,7 +69,7 @@ pub struct LookupEntry {
 }
 
 /// Changes to be staged, in this order: truncations, then operations in order, rows and lookups.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct AppendBatch {
     /// Tables whose stored rows are all void: each of their memberships gets a REMOVE (with
     /// [`RowKey::subkey`]), each of their lookups an empty entry, and the rows are forgotten.
@@ -89,7 +90,7 @@ impl AppendBatch {
 }
 
 /// What a commit makes durable together with everything appended since the last one.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Commit {
     /// The new source position; `None` leaves it.
     pub position: Option<SourcePosition>,
@@ -108,7 +109,7 @@ pub struct Commit {
 }
 
 /// A config to be deployed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deploy {
     /// Its YAML text.
     pub text: ByteString,

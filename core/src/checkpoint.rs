@@ -11,7 +11,7 @@ use crate::operation::OpId;
 use crate::write_checkpoint::ClientKey;
 
 /// A state that clients may see: every operation at or below `op_id`, of the definitions of `config`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Checkpoint {
     /// Its id. Two checkpoints of a store never share one; later ones are larger.
     pub op_id: OpId,

@@ -2,13 +2,14 @@
 
 use std::ops::{Add, AddAssign, Sub};
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 /// A checksum modulo 2³². That of a bucket is the wrapping sum of those of its operations, so that it can be kept up to
 /// date by addition and compared without reading the operations again.
 ///
 /// Source: section 4.2 of the protocol reference. On the wire it may be signed, unsigned or a whole double.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct Checksum(pub u32);
 
 impl Checksum {

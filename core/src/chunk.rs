@@ -7,6 +7,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use bytestring::ByteString;
+use serde::{Deserialize, Serialize};
 
 use crate::checksum::Checksum;
 use crate::error::{Error, Result};
@@ -15,7 +16,8 @@ use crate::operation::{NewOperation, OpId, Operation, OperationKind};
 const ENTRY: usize = 24;
 
 /// Operations of one bucket in order of their ids, as bytes. Cloning copies nothing.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Bytes", into = "Bytes")]
 pub struct Chunk {
     bytes: Bytes,
     count: usize,
@@ -38,6 +40,19 @@ pub struct OperationRef<'a> {
     pub subkey: &'a str,
     /// The row as JSON text; empty unless it is a PUT.
     pub data: &'a str,
+}
+
+impl TryFrom<Bytes> for Chunk {
+    type Error = Error;
+    fn try_from(bytes: Bytes) -> Result<Self> {
+        Self::from_bytes(bytes)
+    }
+}
+
+impl From<Chunk> for Bytes {
+    fn from(chunk: Chunk) -> Self {
+        chunk.bytes
+    }
 }
 
 impl Chunk {

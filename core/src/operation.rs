@@ -80,7 +80,7 @@ impl OperationKind {
 }
 
 /// An operation before it has an [`OpId`]: what replication appends. `Put` if there is data, `Remove` otherwise.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NewOperation {
     /// The bucket it goes to.
     pub bucket: BucketId,

@@ -56,7 +56,7 @@ pub enum Field {
 }
 
 /// The key of a row: its table and the bytes of its key columns, the same from a snapshot and from the stream.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct RowKey {
     /// The table.
     pub table: TableId,

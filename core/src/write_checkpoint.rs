@@ -19,7 +19,7 @@ impl fmt::Display for WriteCheckpoint {
 }
 
 /// Whose write checkpoint it is: a user on one device.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ClientKey(pub Arc<str>);
 
 impl ClientKey {
@@ -55,7 +55,7 @@ impl ClientKey {
 }
 
 /// How a write checkpoint gets its number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum WriteCheckpointRequest {
     /// The store gives the next one, starting at the time of day in Unix milliseconds.
     Next,

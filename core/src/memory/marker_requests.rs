@@ -1,6 +1,8 @@
-//! Requests for write checkpoints, and when they may be shown.
+//! Requests for write checkpoints, and when they may be shown, in memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 use crate::operation::OpId;
@@ -10,20 +12,21 @@ use crate::write_checkpoint::{ClientKey, MarkerToken, WriteCheckpoint, WriteChec
 /// newest, so that neither a lost marker nor a client that asks without end wedges the rest.
 const WAITING: usize = 256;
 
-/// All requests, by client.
-#[derive(Debug, Default)]
-pub(super) struct MarkerRequests {
+/// All requests, by client. [`MemoryBucketStore`](super::MemoryBucketStore) remembers them so; so may any store that keeps them
+/// in memory and makes them durable by other means.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct MarkerRequests {
     clients: BTreeMap<ClientKey, Vec<Request>>,
 }
 
 /// A number, and the marker that it waits for or the operation id from which on it may be shown.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Request {
     number: WriteCheckpoint,
     state: RequestState,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 enum RequestState {
     Waiting(MarkerToken),
     Resolved(OpId),
@@ -40,8 +43,12 @@ impl Request {
 }
 
 impl MarkerRequests {
-    /// Forgets clients of the same user if there are too many for a new one: those that were confirmed longest ago.
-    pub(super) fn make_room(&mut self, client: &ClientKey, now: i64) -> Result<()> {
+    /// Forgets clients of the same user if there are too many for a new one: those that were confirmed longest ago. `now` is
+    /// in Unix milliseconds.
+    ///
+    /// # Errors
+    /// `Unavailable` if all of them wait.
+    pub fn make_room(&mut self, client: &ClientKey, now: i64) -> Result<()> {
         if self.clients.contains_key(client) {
             return Ok(());
         }
@@ -77,12 +84,7 @@ impl MarkerRequests {
     }
 
     /// The number that a request gets, and whether it needs a marker.
-    pub(super) fn number(
-        &self,
-        client: &ClientKey,
-        request: WriteCheckpointRequest,
-        now: i64,
-    ) -> (WriteCheckpoint, bool) {
+    pub fn number(&self, client: &ClientKey, request: WriteCheckpointRequest, now: i64) -> (WriteCheckpoint, bool) {
         let last = self.clients.get(client).and_then(|requests| requests.last());
         let stored = last.map_or(0, |last| last.number.0);
         let number = match request {
@@ -94,7 +96,7 @@ impl MarkerRequests {
     }
 
     /// Records that a number waits for a marker.
-    pub(super) fn record(&mut self, client: &ClientKey, number: WriteCheckpoint, token: MarkerToken) {
+    pub fn record(&mut self, client: &ClientKey, number: WriteCheckpoint, token: MarkerToken) {
         let requests = self.clients.entry(client.clone()).or_default();
         let request = Request { number, state: RequestState::Waiting(token) };
         if requests.last() == Some(&request) {
@@ -119,7 +121,7 @@ impl MarkerRequests {
     }
 
     /// Whose requests wait for one of these markers.
-    pub(super) fn waiting_for(&self, tokens: &[MarkerToken]) -> Vec<ClientKey> {
+    pub fn waiting_for(&self, tokens: &[MarkerToken]) -> Vec<ClientKey> {
         if tokens.is_empty() {
             return Vec::new();
         }
@@ -129,7 +131,7 @@ impl MarkerRequests {
 
     /// The markers came back: requests that wait for them, and smaller numbers of the same clients, may be shown from
     /// `from` on. What is older than the newest that is shown at `published` is dropped.
-    pub(super) fn resolve(&mut self, tokens: &[MarkerToken], from: OpId, published: OpId) {
+    pub fn resolve(&mut self, tokens: &[MarkerToken], from: OpId, published: OpId) {
         for client in self.waiting_for(tokens) {
             let Some(requests) = self.clients.get_mut(&client) else { continue };
             let resolved = requests.iter().filter(|request| request.waits_for(tokens)).map(|one| one.number).max();
@@ -145,13 +147,22 @@ impl MarkerRequests {
     }
 
     /// The largest number of a client that may be shown.
-    pub(super) fn shown(&self, client: &ClientKey, at: OpId) -> Option<WriteCheckpoint> {
+    pub fn shown(&self, client: &ClientKey, at: OpId) -> Option<WriteCheckpoint> {
         let requests = self.clients.get(client)?;
         requests.iter().filter(|request| request.is_shown(at)).map(|request| request.number).max()
     }
 
+    /// The markers that requests wait for.
+    pub fn pending(&self) -> BTreeSet<MarkerToken> {
+        let waits = |request: &Request| match &request.state {
+            RequestState::Waiting(token) => Some(token.clone()),
+            RequestState::Resolved(_) => None,
+        };
+        self.clients.values().flatten().filter_map(waits).collect()
+    }
+
     /// The newest number of each client waits again, for this marker; all else is dropped. Returns whether any waits.
-    pub(super) fn reset(&mut self, token: &MarkerToken) -> bool {
+    pub fn reset(&mut self, token: &MarkerToken) -> bool {
         for requests in self.clients.values_mut() {
             if let Some(last) = requests.pop() {
                 requests.clear();

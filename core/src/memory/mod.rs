@@ -10,5 +10,7 @@ mod transport;
 
 pub use bucket_store::MemoryBucketStore;
 pub use client_store::MemoryClientStore;
+pub use marker_requests::MarkerRequests;
 pub use source::{MemorySource, MemoryTransaction};
+pub use stored_bucket::StoredBucket;
 pub use transport::{MemoryTransport, TokenIsUser};

@@ -1,4 +1,6 @@
-//! One bucket's operations.
+//! One bucket's operations, in memory.
+
+use serde::{Deserialize, Serialize};
 
 use crate::bucket_read::BucketRead;
 use crate::bucket_store::{OperationChunk, ReadRequest};
@@ -14,9 +16,10 @@ const MERGED: usize = 64 << 10;
 /// Rows that one pass of compaction remembers.
 const ROWS: usize = 1 << 20;
 
-/// The chunks of a bucket, and how far they were compacted.
-#[derive(Debug, Default)]
-pub(super) struct StoredBucket {
+/// The chunks of a bucket, and how far they were compacted. [`MemoryBucketStore`](super::MemoryBucketStore) holds its buckets
+/// in these; so may any store that keeps them in memory and makes them durable by other means.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct StoredBucket {
     chunks: Vec<StoredChunk>,
     /// The id of the CLEAR at its start: the state below it is gone.
     cleared: OpId,
@@ -26,7 +29,7 @@ pub(super) struct StoredBucket {
     compacted: OpId,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct StoredChunk {
     chunk: Chunk,
     first_op: OpId,
@@ -40,7 +43,7 @@ struct StoredChunk {
 
 impl StoredBucket {
     /// Adds operations above all that it has.
-    pub(super) fn push(&mut self, chunk: Chunk) {
+    pub fn push(&mut self, chunk: Chunk) {
         let (Some(first_op), Some(last_op)) = (chunk.first_op(), chunk.last_op()) else { return };
         let (mut count, mut sum) = self.chunks.last().map_or_else(Default::default, |last| (last.count, last.sum));
         let (more, added) = chunk.sum_upto(last_op);
@@ -53,7 +56,7 @@ impl StoredBucket {
     ///
     /// # Errors
     /// `Unavailable` if compaction removed what tells.
-    pub(super) fn checksum(&self, at: OpId) -> Result<BucketChecksum> {
+    pub fn checksum(&self, at: OpId) -> Result<BucketChecksum> {
         if at < self.cleared {
             return Err(Error::unavailable(format!("the state at {at} was compacted away, ask at a newer checkpoint")));
         }
@@ -71,7 +74,8 @@ impl StoredBucket {
         Ok(BucketChecksum { count, checksum })
     }
 
-    pub(super) fn read(&self, request: &ReadRequest) -> OperationChunk {
+    /// The answer to a request whose `upto` is a published checkpoint.
+    pub fn read(&self, request: &ReadRequest) -> OperationChunk {
         let mut read = BucketRead::new(request);
         if request.upto < self.cleared {
             read.supersede(self.cleared);
@@ -87,7 +91,10 @@ impl StoredBucket {
     }
 
     /// Compacts what lies at or below `published`. Returns how many operations were looked at, and the bytes freed.
-    pub(super) fn compact(&mut self, published: OpId) -> Result<(u64, u64)> {
+    ///
+    /// # Errors
+    /// `Internal` if a chunk cannot be written again.
+    pub fn compact(&mut self, published: OpId) -> Result<(u64, u64)> {
         let end = self.chunks.partition_point(|stored| stored.last_op <= published);
         let Some(newest) = end.checked_sub(1).map(|last| self.chunks[last].last_op) else { return Ok((0, 0)) };
         if newest <= self.compacted {
