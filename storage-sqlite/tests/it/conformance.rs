@@ -91,7 +91,9 @@ impl Subject for InAFile {
     }
 }
 
+// region: suite
 syncline_core::client_store_tests!(async { InAFile::new().await });
+// endregion: suite
 
 #[test]
 fn a_reopened_database_is_another_file() {

@@ -42,7 +42,7 @@ pub trait Subject: Send + Sync {
     async fn reopen(&mut self);
 }
 
-/// It lives as long as a handle, so that it has nothing to forget.
+// region: memory
 #[async_trait]
 impl Subject for MemoryClientStore {
     fn store(&self) -> Arc<dyn ClientStore> {
@@ -61,8 +61,10 @@ impl Subject for MemoryClientStore {
         Self::rejected(self)
     }
 
+    // It has nothing to forget: it lives as long as a handle.
     async fn reopen(&mut self) {}
 }
+// endregion: memory
 
 #[cfg(test)]
 mod tests {
