@@ -21,6 +21,9 @@ pub(crate) enum Event {
     Reset(Generation),
 }
 
+/// What a row yields for a lookup key, from which operation on.
+pub(crate) type Outputs = Vec<(OpId, Vec<ByteString>)>;
+
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct State {
     /// The number of the [`Generation`].
@@ -39,8 +42,7 @@ pub(crate) struct State {
     pub(crate) lookup_floor: OpId,
     pub(crate) buckets: BTreeMap<BucketId, StoredBucket>,
     rows: BTreeMap<RowKey, CurrentRow>,
-    /// What each row yields for a key, from which operation on.
-    pub(crate) lookups: BTreeMap<LookupKey, BTreeMap<RowKey, Vec<(OpId, Vec<ByteString>)>>>,
+    pub(crate) lookups: BTreeMap<LookupKey, BTreeMap<RowKey, Outputs>>,
     pub(crate) requests: MarkerRequests,
     #[serde(skip)]
     staged: Staged,

@@ -14,7 +14,7 @@ use syncline_core::{
 };
 
 use crate::journal::Journal;
-use crate::state::{Event, State};
+use crate::state::{Event, Outputs, State};
 
 /// A bucket store in memory, which a journal on disk makes durable.
 #[derive(Debug)]
@@ -153,7 +153,7 @@ impl BucketStore for JournalStore {
         let state = self.state();
         check_floor(at, state.lookup_floor)?;
         let at = at.min(state.published());
-        let newest = |states: &Vec<(OpId, Vec<_>)>| states.iter().rev().find(|(from, _)| *from <= at).cloned();
+        let newest = |states: &Outputs| states.iter().rev().find(|(from, _)| *from <= at).cloned();
         let rows_of = |key| state.lookups.get(key).into_iter().flat_map(|rows| rows.values()).filter_map(newest);
         Ok(keys
             .iter()
