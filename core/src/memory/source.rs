@@ -227,7 +227,9 @@ impl Database {
         self.wakers.retain_mut(|waker| waker.try_send(()).map_or_else(|error| error.is_full(), |()| true));
     }
 
-    fn snapshot(&self, selection: &TableSelection) -> Vec<SourceEvent> {
+    /// All rows as they are now, `end` transactions old, and that the stream goes on after `begun` of them.
+    fn snapshot(&self, selection: &TableSelection, begun: u64, end: u64) -> Vec<SourceEvent> {
+        let state = SourceState(at(begun).0);
         let chosen: Vec<&Table> = self
             .tables
             .values()
@@ -241,7 +243,7 @@ impl Database {
                 let read = (index * CHUNK + chunk.len()) as u64;
                 events.push(SourceEvent::SnapshotRows { table: Arc::clone(&table.description), rows: chunk.to_vec() });
                 events.push(SourceEvent::SnapshotProgress {
-                    state: SourceState(Bytes::from_static(b"begun")),
+                    state: state.clone(),
                     progress: SnapshotProgress {
                         table: table.description.name.to_string(),
                         rows: read,
@@ -252,6 +254,8 @@ impl Database {
                 });
             }
         }
+        events.push(SourceEvent::SnapshotDone { no_checkpoint_before: at(end), state });
+        events.push(SourceEvent::Progress { position: at(begun), awaited: false });
         events
     }
 }
@@ -260,22 +264,28 @@ impl Database {
 impl Source for MemorySource {
     async fn events(&self, start: SourceStart) -> Result<BoxStream<'static, Result<Vec<SourceEvent>>>> {
         let (wake, woken) = mpsc::channel(1);
+        let position = start.position.as_ref().map(number).transpose()?;
         let (snapshot, next) = {
             let mut database = self.lock();
-            database.wakers.push(wake);
-            match start.position.as_ref().map(number).transpose()? {
-                Some(position) => (Vec::new(), position),
-                None => {
-                    let position = database.log.len() as u64;
-                    let mut events = database.snapshot(&start.selection);
-                    events.push(SourceEvent::SnapshotDone {
-                        no_checkpoint_before: at(position),
-                        state: SourceState(Bytes::from_static(b"done")),
-                    });
-                    events.push(SourceEvent::Progress { position: at(position), awaited: false });
-                    (events, position)
-                }
+            let end = database.log.len() as u64;
+            let next = match (position, &start.state) {
+                (Some(position), _) => position,
+                // Rows of a snapshot may be stored that are as old as its first beginning: the log is needed from there on.
+                (None, Some(begun)) => number(&SourcePosition(begun.0.clone()))?,
+                (None, None) => end,
+            };
+            if next > end {
+                let reason = format!(
+                    "the store has read {next} transactions, but the database has {end}: it is another one than before"
+                );
+                return Ok(stream::iter([Ok(vec![SourceEvent::HistoryLost { reason }])]).boxed());
             }
+            database.wakers.push(wake);
+            let snapshot = match position {
+                Some(_) => Vec::new(),
+                None => database.snapshot(&start.selection, next, end),
+            };
+            (snapshot, next)
         };
         let follow = Follow { source: self.clone(), selection: start.selection, next, woken };
         let changes = stream::unfold(follow, |mut follow| async move {
