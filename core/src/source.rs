@@ -140,17 +140,30 @@ pub struct Reread {
     pub no_checkpoint_before: SourcePosition,
 }
 
-/// Where changes come from.
+/// Where changes come from. `source_tests!` (feature `testing`) checks what is promised here.
 ///
 /// # Contract
-/// - Transactions come whole and in commit order; a replayed one, at or before [`SourceStart::position`], is left out.
-/// - Positions only rise within a stream, and a position handed to [`acknowledge`](Self::acknowledge) is never needed
-///   again.
-/// - [`events`](Self::events) may be called again after its stream ended or was dropped; there is one stream at a time.
+/// - Transactions come whole and in commit order, each with a `Commit` of its own; a replayed one, at or before
+///   [`SourceStart::position`], is left out. One that was sent and not acknowledged comes again as it was, at the same
+///   position.
+/// - Positions rise with each `Commit` and never fall with a `Progress`, within a stream and from one to the next, and a
+///   position handed to [`acknowledge`](Self::acknowledge) is never needed again.
+/// - [`events`](Self::events) may be called again after its stream ended or was dropped, also by another process; there is
+///   one stream at a time.
+/// - A position or state that the source cannot have handed out is refused, or its history is lost: it never goes on from
+///   some other place.
 /// - A snapshot of which anything was sent is ended by a `SnapshotDone`, after a restart too: until it comes, nothing is
 ///   published.
+/// - The stream passes each `no_checkpoint_before` by itself, with a `Progress` if nothing is written.
 /// - Everything read beside the stream (snapshots, rows read again) sees every transaction that the stream has sent.
+/// - A row has the same key in a snapshot, in the stream and when it is read again. An update that changes the key tells the
+///   old one, and what it leaves alone is sent or is [`Unchanged`](crate::Field::Unchanged), never NULL.
+/// - A table that the selection names by a pattern, and that appears later, comes from its first row on.
 /// - Nothing is buffered without a bound when the reader is slow.
+///
+/// # Cancel safety
+/// The future of [`events`](Self::events) and its stream may be dropped at any point: whoever opens it again, with what is
+/// durable by then, misses nothing and gets nothing twice.
 #[async_trait]
 pub trait Source: Send + Sync + fmt::Debug {
     /// Connects and sends events, batch by batch, until an error ends the stream. One that ends without an error, after
@@ -158,17 +171,19 @@ pub trait Source: Send + Sync + fmt::Debug {
     /// so a source has a name on disk before it makes what bears it.
     ///
     /// # Errors
-    /// `Invalid` if a person must change something (a missing publication, a missing right, an unknown table);
-    /// `Unavailable` if it may pass.
+    /// `Invalid` if a person must change something (a missing publication, a missing right, an unknown table); `Invalid` or
+    /// `Data` for a position or state that is not the source's own; `Unavailable` if it may pass.
     async fn events(&self, start: SourceStart) -> Result<BoxStream<'static, Result<Vec<SourceEvent>>>>;
 
-    /// Everything up to this position is durable: the source may forget it (S3). Never blocks; keeps the highest.
+    /// Everything up to this position is durable: the source may forget it (S3). Never blocks; keeps the highest, and ignores
+    /// what is no position of its own. Where a stream begins is for [`SourceStart::position`] alone to say.
     fn acknowledge(&self, position: &SourcePosition);
 
-    /// Sends a marker through the source, after everything that was committed before this call.
+    /// Sends a marker through the source, after everything that was committed before this call. If no stream is open, it waits
+    /// in its place for the next one.
     async fn emit_marker(&self, token: &MarkerToken) -> Result<()>;
 
-    /// Reads rows again, as they are after everything that the stream has sent.
+    /// Reads rows again, as they are after everything that the stream has sent: one answer per key, in their order.
     async fn reread(&self, table: &SourceTable, keys: &[RowKey]) -> Result<Reread>;
 }
 

@@ -11,3 +11,4 @@ mod replicator;
 mod schema;
 mod snapshot;
 mod stream;
+mod suite;

@@ -24,6 +24,8 @@ mod scenario;
 mod server;
 mod simulation;
 mod source;
+#[cfg(test)]
+mod source_tests;
 mod timeline;
 mod tokens;
 mod virtual_time;

@@ -1,0 +1,15 @@
+//! The conformance suite of `Source`: the source in memory passes it, and each case catches a source that breaks its promise.
+#![cfg(feature = "testing")]
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod broken_source;
+mod caught;
+mod memory_hand;
+
+// region: suite
+mod memory {
+    use std::time::Duration;
+
+    syncline_core::source_tests!(crate::memory_hand::MemoryHand::new(Duration::from_secs(30)));
+}
+// endregion: suite
