@@ -16,7 +16,8 @@ use crate::write_checkpoint::WriteCheckpoint;
 pub struct LineStream {
     /// How the bytes are cut into lines.
     pub framing: Framing,
-    /// Bytes as they arrive, cut anywhere. It ends without an error when the server ends it.
+    /// Bytes as they arrive, cut anywhere; together they are those that the service made for this framing. It ends without an
+    /// error when the server ends it, after a whole line. Anything else that ends it is an error, after which nothing comes.
     pub bytes: BoxStream<'static, Result<Bytes>>,
 }
 
@@ -26,18 +27,21 @@ impl fmt::Debug for LineStream {
     }
 }
 
-/// How a client reaches a server.
+/// How a client reaches a server. `transport_tests!` (feature `testing`) checks what is promised here.
 ///
 /// # Contract
-/// Every call has a time limit of its own, and a stream without a byte for about a minute fails: a half-open connection
-/// is never waited for (C5).
+/// - A request arrives with all that it holds, and is served for the identity of the credentials that it came with.
+/// - Every call has a time limit of its own, and a stream without a byte for about a minute fails: a half-open connection
+///   is never waited for (C5).
+/// - A connection that breaks, and a stream that fails at the server, is an error: never the end of a stream.
+/// - Any number of streams may be open; one that is not read holds up no other, and still has everything when it is.
 ///
 /// # Errors
-/// `Unauthorized` if the credentials were refused; `Unavailable` if the server is away; `Protocol` for an answer that
-/// makes no sense.
+/// `Unauthorized` if the credentials were refused; `Unavailable` if the server is away, closes or has no room; `Protocol` for
+/// an answer that makes no sense.
 ///
 /// # Cancel safety
-/// Dropping a future or a stream ends the request.
+/// Dropping a future or a stream ends the request, and with it the session at the server, as soon as the server can know.
 #[async_trait]
 pub trait Transport: Send + Sync + fmt::Debug {
     /// Opens a sync stream.

@@ -3,6 +3,7 @@
 pub mod bucket_store_suite;
 pub mod client_store_suite;
 pub mod source_suite;
+pub mod transport_suite;
 
 mod deadline;
 mod patience;
