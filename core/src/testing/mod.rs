@@ -9,9 +9,15 @@ mod deadline;
 mod patience;
 mod world;
 
+use std::future::Future;
+use std::pin::Pin;
+
 pub use world::{Report, Scenario, World, WorldClient};
 
+/// A case of a suite, to be run to its end on one thread.
+pub type RunningCase<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
+
 /// Runs a case of a suite to its end in this thread, for adapters that need no runtime.
-pub fn run_here(case: futures::future::LocalBoxFuture<'_, ()>) {
+pub fn run_here(case: RunningCase<'_>) {
     futures::executor::block_on(case);
 }

@@ -73,6 +73,8 @@ pub(crate) enum Fault {
     StaysOpenAfterLostHistory,
     /// Any bytes are taken for a position.
     TakesAnyPosition,
+    /// A state that cannot be read is taken for none.
+    TakesAnyState,
 }
 
 /// What all handles of one broken source share.
@@ -149,6 +151,7 @@ impl BrokenSource {
                 start.position = start.position.map(|position| confirmed.unwrap_or(position));
             }
             Fault::ForgetsWhereTheSnapshotBegan if start.position.is_none() => start.state = None,
+            Fault::TakesAnyState => start.state = start.state.filter(|state| state.0.len() == 8),
             Fault::SendsAllTables => {
                 let all = TablePattern { prefix: true, ..TablePattern::default() };
                 start.selection = TableSelection { patterns: vec![all] };

@@ -23,6 +23,7 @@ const CAUGHT: &[(&str, Fault, &str)] = &[
         Fault::MergesTransactions,
         "each commit is to be seen",
     ),
+    ("a_large_transaction_comes_whole", Fault::SplitsTransactions, DIFFERS),
     ("positions_rise_with_every_commit", Fault::LittleEndian, "positions must rise with every commit"),
     ("a_stream_goes_on_after_its_position", Fault::SkipsOne, "after the position of a commit"),
     ("a_stream_goes_on_after_its_position", Fault::RepeatsOne, "positions must rise with every commit"),
@@ -48,7 +49,8 @@ const CAUGHT: &[(&str, Fault, &str)] = &[
     ("a_stream_can_be_dropped_at_any_point", Fault::ForgetsWhatItSent, DIFFERS),
     ("lost_history_is_told", Fault::GoesOnAfterLostHistory, "goes on although its history is lost"),
     ("lost_history_is_told", Fault::StaysOpenAfterLostHistory, NEVER),
-    ("a_position_of_another_source_is_refused", Fault::TakesAnyPosition, "which it never handed out"),
+    ("a_position_of_another_source_is_refused", Fault::TakesAnyPosition, "from what it never handed out"),
+    ("a_state_of_another_source_is_refused", Fault::TakesAnyState, "from what it never handed out"),
 ];
 
 #[test]

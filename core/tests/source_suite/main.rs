@@ -6,10 +6,8 @@ mod broken_source;
 mod caught;
 mod memory_hand;
 
-// region: suite
 mod memory {
     use std::time::Duration;
 
     syncline_core::source_tests!(crate::memory_hand::MemoryHand::new(Duration::from_secs(30)));
 }
-// endregion: suite

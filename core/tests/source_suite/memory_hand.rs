@@ -94,7 +94,6 @@ fn json(id: &str, row: &Row) -> serde_json::Value {
     object
 }
 
-// region: hand
 #[async_trait]
 impl Hand for MemoryHand {
     fn source(&self) -> Arc<dyn Source> {
@@ -135,4 +134,3 @@ impl Hand for MemoryHand {
         state.commit(&inserts.collect::<Vec<_>>()).unwrap();
     }
 }
-// endregion: hand

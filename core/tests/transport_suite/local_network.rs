@@ -94,7 +94,6 @@ impl LocalNetwork {
     }
 }
 
-// region: wire
 #[async_trait]
 impl Wire for LocalNetwork {
     async fn connect(&self, service: SyncService) -> Arc<dyn Transport> {
@@ -124,7 +123,6 @@ impl Network for LocalNetwork {
         self.state.change(|state| state.stalled = true);
     }
 }
-// endregion: wire
 
 /// A client's end.
 #[derive(Debug)]

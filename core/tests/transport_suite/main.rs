@@ -10,10 +10,8 @@ mod memory {
     syncline_core::transport_tests!(in_process: crate::local_network::InMemory);
 }
 
-// region: suite
 mod network {
     use std::time::Duration;
 
     syncline_core::transport_tests!(crate::local_network::LocalNetwork::new(Duration::from_secs(30)));
 }
-// endregion: suite

@@ -3,19 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::LocalBoxFuture;
 use postgres_protocol::escape::{escape_identifier, escape_literal};
+use syncline_core::testing::RunningCase;
 use syncline_core::testing::source_suite::{Change, Hand, Row};
 use syncline_core::{Source, async_trait};
 use tokio_postgres::Client;
 
 use crate::bench_database::{Database, LIMIT};
 
+// region: suite
 syncline_core::source_tests!(on: run_on_tokio, async { PostgresHand::new().await });
 
-fn run_on_tokio(case: LocalBoxFuture<'_, ()>) {
+fn run_on_tokio(case: RunningCase<'_>) {
     tokio::runtime::Runtime::new().unwrap().block_on(case);
 }
+// endregion: suite
 
 /// A hand on a database of Postgres.
 struct PostgresHand {
@@ -77,6 +79,7 @@ fn script(changes: &[Change]) -> String {
     changes.iter().map(|change| statement(change) + ";\n").collect()
 }
 
+// region: hand
 #[async_trait]
 impl Hand for PostgresHand {
     fn source(&self) -> Arc<dyn Source> {
@@ -122,3 +125,4 @@ impl Hand for PostgresHand {
         self.database.execute(&format!("SELECT pg_drop_replication_slot(slot_name) {mine}")).await;
     }
 }
+// endregion: hand

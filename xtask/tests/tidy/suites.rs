@@ -6,7 +6,12 @@ use crate::source::code_lines;
 use crate::tree::{files, report, root};
 
 /// Traits with a conformance suite, if one has been written: module, trait.
-const SUITES: &[(&str, &str)] = &[("bucket_store", "BucketStore"), ("client_store", "ClientStore")];
+const SUITES: &[(&str, &str)] = &[
+    ("bucket_store", "BucketStore"),
+    ("client_store", "ClientStore"),
+    ("source", "Source"),
+    ("transport", "Transport"),
+];
 
 /// The names of the methods that a trait declares.
 fn methods<'a>(text: &'a str, name: &str) -> Vec<&'a str> {
@@ -29,12 +34,12 @@ fn methods<'a>(text: &'a str, name: &str) -> Vec<&'a str> {
 }
 
 #[test]
-fn every_method_of_a_store_is_named_in_its_suite() {
+fn every_method_of_a_trait_is_named_in_its_suite() {
     let mut complaints = Vec::new();
     for (module, name) in SUITES {
         let text = fs::read_to_string(root().join(format!("core/src/{module}.rs"))).unwrap();
         let methods = methods(&text, name);
-        assert!(methods.len() > 3, "only {methods:?} found in {name}: reading it is broken");
+        assert!(methods.len() > 1, "only {methods:?} found in {name}: reading it is broken");
         // One file, or a directory of that name.
         let suite: String = files("core/src", &[".rs"])
             .into_iter()

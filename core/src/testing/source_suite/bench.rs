@@ -1,10 +1,11 @@
 //! What a case works with: a database with some tables, and what it holds after each commit.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::hand::{Change, Hand, Row};
 use super::model::{Model, STEP_COLUMN, STEPS};
-use super::reader::{Reader, mark};
+use super::reader::Reader;
 use super::transcript::{Transaction, Transcript};
 use crate::source::{Source, SourceStart};
 use crate::table::{TablePattern, TableSelection};
@@ -119,6 +120,18 @@ impl Bench {
             read.append(&mut transcript.transactions);
             (start.position, start.state) = (transcript.position, transcript.state);
             pause().await;
+        }
+    }
+}
+
+/// Sends a marker; errors that may pass are tried again.
+pub(super) async fn mark(source: &dyn Source, token: &MarkerToken, patience: Duration) {
+    let deadline = Deadline::after(patience);
+    loop {
+        match deadline.wait("a marker is sent", source.emit_marker(token)).await {
+            Ok(()) => return,
+            Err(error) if error.is_transient() && !deadline.has_passed() => pause().await,
+            Err(error) => panic!("a marker cannot be sent: {error:?}"),
         }
     }
 }

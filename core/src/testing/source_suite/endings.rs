@@ -7,7 +7,7 @@ use futures::StreamExt;
 use super::bench::*;
 use super::hand::Hand;
 use crate::error::ErrorKind;
-use crate::source::{SourceEvent, SourcePosition, SourceStart};
+use crate::source::{SourceEvent, SourcePosition, SourceStart, SourceState};
 use crate::testing::patience::{dropped_after, pause};
 
 /// The call that opens a stream, and the stream, may be dropped at any point: whoever opens it again, on the same handle or
@@ -89,27 +89,43 @@ pub async fn a_position_of_another_source_is_refused(hand: Arc<dyn Hand>) {
     let longer = [&known.0[..], b"?"].concat();
     let far = vec![0xFF; known.0.len()];
     for foreign in [known.0[..known.0.len() / 2].to_vec(), longer, far] {
-        let start = SourceStart { position: Some(SourcePosition(foreign.clone().into())), ..start.clone() };
-        let deadline = bench.deadline();
-        loop {
-            let source = bench.hand.source();
-            let opened = deadline.wait("the stream opens, or is refused", source.events(start.clone())).await;
-            let answer = match opened {
-                Err(error) => Err(error),
-                Ok(mut events) => match deadline.wait("the stream says something", events.next()).await {
-                    Some(Ok(batch)) => Ok(batch),
-                    Some(Err(error)) => Err(error),
-                    None => Ok(Vec::new()),
-                },
-            };
-            match answer {
-                Err(error) if matches!(error.kind(), ErrorKind::Invalid | ErrorKind::Data) => break,
-                // The connection of a stream before may still be there.
-                Err(error) if error.is_transient() && !deadline.has_passed() => pause().await,
-                Err(error) => panic!("a position of another source is not refused as such: {error:?}"),
-                Ok(batch) if matches!(batch[..], [SourceEvent::HistoryLost { .. }]) => break,
-                Ok(batch) => panic!("the source goes on from {foreign:?}, which it never handed out: {batch:?}"),
-            }
+        refused(&bench, &SourceStart { position: Some(SourcePosition(foreign.into())), ..start.clone() }).await;
+    }
+}
+
+/// A state that the source cannot have handed out is refused, or its history is lost: it never begins anew as if there was
+/// none.
+pub async fn a_state_of_another_source_is_refused(hand: Arc<dyn Hand>) {
+    let bench = Bench::new(hand, &[]).await;
+    let mut reader = bench.caught_up().await;
+    reader.crash();
+    for foreign in [&b""[..], b"\xFF\xFF\xFF", b"?"] {
+        let state = Some(SourceState(foreign.into()));
+        refused(&bench, &SourceStart { position: None, state, ..reader.start() }).await;
+    }
+}
+
+/// Asserts that no stream goes on from there.
+async fn refused(bench: &Bench, start: &SourceStart) {
+    let deadline = bench.deadline();
+    loop {
+        let source = bench.hand.source();
+        let opened = deadline.wait("the stream opens, or is refused", source.events(start.clone())).await;
+        let answer = match opened {
+            Err(error) => Err(error),
+            Ok(mut events) => match deadline.wait("the stream says something", events.next()).await {
+                Some(Ok(batch)) => Ok(batch),
+                Some(Err(error)) => Err(error),
+                None => Ok(Vec::new()),
+            },
+        };
+        match answer {
+            Err(error) if matches!(error.kind(), ErrorKind::Invalid | ErrorKind::Data) => return,
+            // The connection of a stream before may still be there.
+            Err(error) if error.is_transient() && !deadline.has_passed() => pause().await,
+            Err(error) => panic!("what another source has handed out is not refused as such: {error:?}"),
+            Ok(batch) if matches!(batch[..], [SourceEvent::HistoryLost { .. }]) => return,
+            Ok(batch) => panic!("the source goes on from what it never handed out: {batch:?}"),
         }
     }
 }

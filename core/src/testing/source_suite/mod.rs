@@ -11,14 +11,13 @@ mod model;
 mod reader;
 mod rows;
 mod snapshots;
+mod stored_row;
 mod transactions;
 mod transcript;
 
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
-
-use futures::future::LocalBoxFuture;
 
 pub use endings::*;
 pub use hand::{Change, Hand, Row};
@@ -27,12 +26,14 @@ pub use rows::*;
 pub use snapshots::*;
 pub use transactions::*;
 
+use super::RunningCase;
+
 /// One obligation, and what checks it.
 pub struct Case {
     /// What is owed.
     pub name: &'static str,
     /// Checks it on a database of its own.
-    pub run: fn(Arc<dyn Hand>) -> LocalBoxFuture<'static, ()>,
+    pub run: fn(Arc<dyn Hand>) -> RunningCase<'static>,
 }
 
 impl fmt::Debug for Case {
@@ -46,9 +47,9 @@ pub const CASES: &[Case] = &crate::source_tests!(@each table ());
 
 /// Runs one case on a database of its own; `on` runs its future to the end.
 pub fn run<H, M>(
-    on: impl FnOnce(LocalBoxFuture<'_, ()>),
+    on: impl FnOnce(RunningCase<'_>),
     make: impl Fn() -> M,
-    case: impl FnOnce(Arc<dyn Hand>) -> LocalBoxFuture<'static, ()>,
+    case: impl FnOnce(Arc<dyn Hand>) -> RunningCase<'static>,
 ) where
     H: Hand + 'static,
     M: Future<Output = H>,
@@ -59,8 +60,8 @@ pub fn run<H, M>(
 /// The tests that every [`Source`](crate::Source) must pass, as `#[test]` functions.
 ///
 /// The argument makes a [`Hand`](crate::testing::source_suite::Hand) on a fresh, empty database each time it is evaluated: an
-/// expression, or an `async` block. A source that needs a runtime names a function before it that runs a future to its end:
-/// `on: run_on_tokio,`.
+/// expression, or an `async` block. A source that needs a runtime names a function before it that runs a
+/// [`RunningCase`](crate::testing::RunningCase) to its end: `on: run_on_tokio,`.
 ///
 /// ```ignore
 /// mod suite {
@@ -72,6 +73,7 @@ macro_rules! source_tests {
     (@each $what:ident $arguments:tt) => {
         $crate::source_tests! { @$what $arguments
             transactions_come_whole_and_in_the_order_of_their_commits
+            a_large_transaction_comes_whole
             positions_rise_with_every_commit
             a_stream_goes_on_after_its_position
             what_is_not_confirmed_comes_again_as_it_was
@@ -93,6 +95,7 @@ macro_rules! source_tests {
             a_stream_can_be_dropped_at_any_point
             lost_history_is_told
             a_position_of_another_source_is_refused
+            a_state_of_another_source_is_refused
         }
     };
     (@table () $($case:ident)*) => {

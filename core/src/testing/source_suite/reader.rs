@@ -1,25 +1,23 @@
 //! A replicator in small: applies events as their contract says, keeps apart what is durable, and compares what it could
 //! show with what the tables held.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::{BoxStream, StreamExt};
 
+use super::bench::mark;
 use super::model::{Content, Model, STEP_COLUMN, STEP_ID, STEPS, difference, selected};
+use super::stored_row::{StoredRow, columns};
 use super::transcript::Transcript;
 use crate::error::Result;
 use crate::source::{Source, SourceEvent, SourcePosition, SourceStart, SourceState};
 use crate::table::{Field, RowKey, SourceRow, SourceTable, TableId, TableSelection};
 use crate::testing::patience::{Deadline, pause};
-use crate::value::Value;
 use crate::write_checkpoint::MarkerToken;
 
 type Events = BoxStream<'static, Result<Vec<SourceEvent>>>;
-
-/// A row as it is stored: the name of its table, and its columns, `id` among them.
-type Stored = (Arc<str>, BTreeMap<Arc<str>, Option<String>>);
 
 /// What a commit stores beside the rows.
 #[derive(Debug, Clone, Default)]
@@ -40,9 +38,9 @@ pub(super) struct Reader {
     events: Option<Events>,
     /// Events of the last batch that are still to be applied.
     queue: VecDeque<SourceEvent>,
-    rows: HashMap<RowKey, Stored>,
+    rows: HashMap<RowKey, StoredRow>,
     /// What the rows were that changed since the last commit, newest last.
-    undo: Vec<(RowKey, Option<Stored>)>,
+    undo: Vec<(RowKey, Option<StoredRow>)>,
     durable: Standing,
     now: Standing,
     /// Rows became durable that were not compared yet.
@@ -226,8 +224,9 @@ impl Reader {
 
     /// The key of a row, as the source gave it.
     pub(super) fn key(&self, table: &str, id: &str) -> RowKey {
-        let is =
-            |(name, row): &Stored| **name == *table && row.get("id").is_some_and(|value| value.as_deref() == Some(id));
+        let is = |(name, row): &StoredRow| {
+            **name == *table && row.get("id").is_some_and(|value| value.as_deref() == Some(id))
+        };
         let found = self.rows.iter().find(|(_, stored)| is(stored));
         found.map(|(key, _)| key.clone()).unwrap_or_else(|| panic!("row {table}/{id} has not come"))
     }
@@ -321,7 +320,7 @@ impl Reader {
         self.now.no_checkpoint_before = self.now.no_checkpoint_before.take().max(Some(position));
     }
 
-    fn set(&mut self, key: RowKey, row: Option<Stored>) {
+    fn set(&mut self, key: RowKey, row: Option<StoredRow>) {
         let before = match row {
             Some(row) => self.rows.insert(key.clone(), row),
             None => self.rows.remove(&key),
@@ -367,7 +366,7 @@ impl Reader {
     fn is(&self, held: &Content) -> bool {
         let tables = held.iter().filter(|(table, _)| self.selection.matches("public", "public", table));
         let count: usize = tables.map(|(_, rows)| rows.len()).sum();
-        let equal = |(table, row): &Stored| {
+        let equal = |(table, row): &StoredRow| {
             let held = row.get("id").and_then(|id| held.get(&**table)?.get(id.as_deref()?));
             held.is_some_and(|held| {
                 let read = |name: &str| self.selection.reads("public", "public", table, name);
@@ -391,41 +390,4 @@ impl Reader {
         }
         content
     }
-}
-
-/// Sends a marker; errors that may pass are tried again.
-pub(super) async fn mark(source: &dyn Source, token: &MarkerToken, patience: Duration) {
-    let deadline = Deadline::after(patience);
-    loop {
-        match deadline.wait("a marker is sent", source.emit_marker(token)).await {
-            Ok(()) => return,
-            Err(error) if error.is_transient() && !deadline.has_passed() => pause().await,
-            Err(error) => panic!("a marker cannot be sent: {error:?}"),
-        }
-    }
-}
-
-/// The columns of a row; what was left out is taken from the row before.
-fn columns(
-    table: &SourceTable,
-    row: &SourceRow,
-    before: Option<&BTreeMap<Arc<str>, Option<String>>>,
-) -> BTreeMap<Arc<str>, Option<String>> {
-    assert_eq!(table.columns.len(), row.fields.len(), "a row has one field per column");
-    assert_eq!(table.id, row.key.table, "the key of a row names its table");
-    let mut columns = BTreeMap::new();
-    for (column, field) in table.columns.iter().zip(&row.fields) {
-        let value = match field {
-            Field::Unused => continue,
-            Field::Value(Value::Null) => None,
-            Field::Value(Value::Text(text)) => Some(text.to_string()),
-            Field::Value(other) => panic!("column {} is text, but came as {other:?}", column.name),
-            Field::Unchanged => {
-                let kept = before.and_then(|row| row.get(&column.name));
-                kept.unwrap_or_else(|| panic!("column {} was left out of a whole row", column.name)).clone()
-            }
-        };
-        columns.insert(Arc::clone(&column.name), value);
-    }
-    columns
 }

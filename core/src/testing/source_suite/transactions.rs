@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::StreamExt;
 
 use super::bench::*;
-use super::hand::Hand;
+use super::hand::{Change, Hand};
 use super::reader::Reader;
 use crate::source::{SourceEvent, SourcePosition};
 
@@ -40,6 +40,25 @@ pub async fn transactions_come_whole_and_in_the_order_of_their_commits(hand: Arc
         wanted,
         "each commit is to be seen alone"
     );
+}
+
+/// A transaction of many changes comes whole, also if the stream is dropped in the middle of it.
+pub async fn a_large_transaction_comes_whole(hand: Arc<dyn Hand>) {
+    let bench = Bench::new(hand, &[("a", &["v"])]).await;
+    bench.commit(&[insert("a", "0", &[("v", None)])]).await;
+    let mut reader = bench.caught_up().await;
+    let rows = bench.hand.many_rows();
+    let mut changes: Vec<Change> = (1..=rows).map(|row| insert("a", &row.to_string(), &[("v", None)])).collect();
+    changes.push(delete("a", "0"));
+    bench.commit(&changes).await;
+    for taken in [1, rows / 2, rows] {
+        reader.open().await;
+        reader.take(taken).await;
+        reader.restart(bench.hand.source());
+    }
+    reader.catch_up().await;
+    bench.commit(&[delete("a", "1")]).await;
+    reader.catch_up().await;
 }
 
 /// Positions are bytes that sort as the stream runs, and each commit has a larger one than all before it.

@@ -83,7 +83,7 @@ pub async fn a_stream_ends_with_its_token(wire: Arc<dyn Wire>) {
     stage.note("anna", "n1", "x").await;
     let deadline = stage.deadline();
     // Long enough for a busy machine to send the rows.
-    let credentials = short_lived("anna", Duration::from_millis(2_500));
+    let credentials = short_lived("anna", Duration::from_secs(4));
     let mut listener = Listener::open(&*stage.transport, &request(), &credentials, deadline).await;
     assert_eq!(ids(&listener.checkpoint(deadline).await), ["n1"]);
     let (lines, end) = listener.rest(deadline).await;
@@ -93,17 +93,23 @@ pub async fn a_stream_ends_with_its_token(wire: Arc<dyn Wire>) {
     stage.streams_are(0).await;
 }
 
-/// A service that closes ends all streams after a whole line and without an error; then it is `Unavailable`.
+/// A service that closes ends all streams after a whole line and without an error, also one of which much is still on its
+/// way; then it is `Unavailable`.
 pub async fn closing_the_service_ends_its_streams(wire: Arc<dyn Wire>) {
     let stage = Stage::new(&*wire).await;
     stage.note("anna", "n1", "x").await;
-    let mut listeners = Vec::new();
+    for number in 0..40 {
+        stage.note("ben", &format!("n{number}"), &"x".repeat(100_000)).await;
+    }
+    let mut busy = Listener::open(&*stage.transport, &request(), &token("ben"), stage.deadline()).await;
+    busy.take_piece(stage.deadline()).await;
+    let mut listeners = vec![busy];
     for _ in 0..3 {
         let mut listener = Listener::open(&*stage.transport, &request(), &token("anna"), stage.deadline()).await;
         listener.checkpoint(stage.deadline()).await;
         listeners.push(listener);
     }
-    stage.streams_are(3).await;
+    stage.streams_are(4).await;
     stage.service.close().await;
     for mut listener in listeners {
         let (_, end) = listener.rest(stage.deadline()).await;

@@ -16,20 +16,20 @@ use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 
-use futures::future::LocalBoxFuture;
-
 pub use breaks::*;
 pub use ends::*;
 pub use lines::*;
 pub use wire::{Network, Wire};
 pub use write_checkpoints::*;
 
+use super::RunningCase;
+
 /// One obligation, and what checks it.
 pub struct Case {
     /// What is owed.
     pub name: &'static str,
     /// Checks it on a wire of its own.
-    pub run: fn(Arc<dyn Network>) -> LocalBoxFuture<'static, ()>,
+    pub run: fn(Arc<dyn Network>) -> RunningCase<'static>,
 }
 
 impl fmt::Debug for Case {
@@ -46,9 +46,9 @@ pub const NETWORK_CASES: &[Case] = &crate::transport_tests!(@each_of_network tab
 
 /// Runs one case on a wire of its own; `on` runs its future to the end.
 pub fn run<W, M>(
-    on: impl FnOnce(LocalBoxFuture<'_, ()>),
+    on: impl FnOnce(RunningCase<'_>),
     make: impl Fn() -> M,
-    case: impl FnOnce(Arc<W>) -> LocalBoxFuture<'static, ()>,
+    case: impl FnOnce(Arc<W>) -> RunningCase<'static>,
 ) where
     M: Future<Output = W>,
 {
@@ -60,7 +60,8 @@ pub fn run<W, M>(
 /// The argument makes a [`Network`](crate::testing::transport_suite::Network) each time it is evaluated: an expression, or an
 /// `async` block. For a transport that goes over no network, `in_process:` before it makes a
 /// [`Wire`](crate::testing::transport_suite::Wire) do, and leaves out what is about networks. A transport that needs a runtime
-/// names a function before that, which runs a future to its end: `on: run_on_tokio,`.
+/// names a function before that, which runs a [`RunningCase`](crate::testing::RunningCase) to its end:
+/// `on: run_on_tokio,`.
 ///
 /// ```ignore
 /// mod suite {
