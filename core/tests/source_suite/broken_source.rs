@@ -77,13 +77,16 @@ pub(crate) enum Fault {
     TakesAnyState,
 }
 
+/// A row that was read again.
+type Answer = Option<(Arc<SourceTable>, SourceRow)>;
+
 /// What all handles of one broken source share.
 #[derive(Debug, Default)]
 struct Shared {
     sent: Mutex<u64>,
     confirmed: Mutex<Option<SourcePosition>>,
     bodies: Mutex<HashMap<Bytes, Value>>,
-    cache: Mutex<HashMap<Bytes, Option<(Arc<SourceTable>, SourceRow)>>>,
+    cache: Mutex<HashMap<Bytes, Answer>>,
     open: AtomicUsize,
 }
 
