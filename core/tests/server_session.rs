@@ -201,6 +201,25 @@ fn a_superseded_checkpoint_is_not_completed_but_the_next_one_is() {
 }
 
 #[test]
+fn a_checkpoint_that_waits_is_not_completed_if_what_superseded_the_last_one_came_after_it() {
+    let mut session = Conversation::begin(&[3]);
+    session.describe(&[5_000], None);
+    session.sent(1);
+    session.read(vec![answer(1..=1_000, 1_000, true)]);
+    session.checkpoint(6_000, touched(&[0]), None);
+    session.sent(1);
+    // A row that was read as a MOVE here is in the operation 7000, so it would be missing at 6000.
+    session.read(vec![OperationChunk { superseded: Some(OpId(7_000)), ..answer(1_001..=2_000, 2_000, true) }]);
+    assert_eq!(session.lines(), ["data 1000..2000 more true"]);
+    assert!(session.0.wants_checkpoint());
+    session.checkpoint(7_000, touched(&[]), None);
+    session.describe(&[7_000], None);
+    assert_eq!(session.sent(1), ["CheckpointDiff"]);
+    session.read(vec![answer(2_001..=3_000, 7_000, false)]);
+    assert_eq!(session.lines(), ["data 2000..3000 more false", "complete 7000"]);
+}
+
+#[test]
 fn a_changed_config_or_store_ends_the_stream() {
     for changed in [
         Checkpoint { config: config("b"), ..checkpoint(11) },

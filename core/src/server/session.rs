@@ -66,6 +66,8 @@ pub struct ServerSession {
     undescribed: bool,
     /// A checkpoint was begun and not completed: the next one must be sent even if it brings nothing else.
     incomplete: bool,
+    /// What was sent makes checkpoints below this one impossible to complete (S5).
+    required: OpId,
     waiting: Option<CheckpointUpdate>,
     commands: VecDeque<ServerCommand>,
     next_keepalive: Time,
@@ -110,6 +112,7 @@ impl ServerSession {
             whole_first: false,
             undescribed: false,
             incomplete: false,
+            required: OpId::ZERO,
             waiting: None,
             commands: VecDeque::new(),
             next_keepalive: now + KEEPALIVE,
@@ -245,6 +248,11 @@ impl ServerSession {
     /// Starts on a checkpoint: finds out what to describe.
     fn begin(&mut self, update: CheckpointUpdate) {
         let CheckpointUpdate { checkpoint, touched, resolved } = update;
+        if checkpoint.op_id < self.required {
+            // It was told before compaction took something; the one that shows what took its place is told as well.
+            self.undescribed = true;
+            return;
+        }
         let touched = if std::mem::take(&mut self.undescribed) { Touched::Unknown } else { touched };
         if let Some(resolved) = resolved {
             self.adopt(&resolved);
@@ -379,7 +387,10 @@ impl ServerSession {
         let before = plan::most_urgent_unfinished(&self.buckets);
         let mut superseded = false;
         for (index, answer) in std::mem::take(reading).into_iter().zip(answers) {
-            superseded |= answer.superseded.is_some_and(|target| target > upto);
+            if let Some(target) = answer.superseded.filter(|target| *target > upto) {
+                self.required = self.required.max(target);
+                superseded = true;
+            }
             let bucket = &mut self.buckets[index];
             for line in data_lines(bucket, &answer, self.limits.line_operations) {
                 if let ServerLine::Data { chunks, .. } = &line {
