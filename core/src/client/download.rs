@@ -371,16 +371,18 @@ impl Progress {
             (Some(Some(had)), Some(count)) => count.saturating_sub(*had),
             (None, Some(count)) => count,
         });
-        self.current = Some(DownloadProgress { received: 0, total: missing.sum() });
+        // A server may state any numbers.
+        let total = missing.fold(0, u64::saturating_add);
+        self.current = Some(DownloadProgress { received: 0, total });
     }
 
     fn received(&mut self, line: &DataLine) {
         let count = line.operations.len() as u64;
         match self.had.get_mut(&line.bucket) {
-            Some(Some(had)) => *had += count,
+            Some(Some(had)) => *had = had.saturating_add(count),
             Some(None) => {
                 if let Some(current) = &mut self.current {
-                    current.total += count;
+                    current.total = current.total.saturating_add(count);
                 }
             }
             None => {
@@ -411,6 +413,7 @@ impl Progress {
 mod tests {
     use super::*;
     use crate::checksum::Checksum;
+    use crate::operation::{Operation, OperationKind};
 
     fn checkpoint(id: u64, buckets: &[&str]) -> CheckpointLine {
         let describe = |name: &&str| BucketDescription {
@@ -430,6 +433,28 @@ mod tests {
 
     fn showings(downloads: &mut Downloads) -> Vec<Showing> {
         std::iter::from_fn(|| downloads.next(Time(0), WallTime(0))).filter_map(|(_, showing)| showing).collect()
+    }
+
+    #[test]
+    fn counts_that_add_up_to_more_than_there_is_are_no_trouble() {
+        let mut downloads = Downloads::new(1 << 20);
+        let mut line = checkpoint(1, &["a", "b"]);
+        line.buckets.iter_mut().for_each(|bucket| bucket.count = Some(u64::MAX));
+        downloads.checkpoint(line.clone());
+        assert_eq!(downloads.progress(), Some(DownloadProgress { received: 0, total: u64::MAX }));
+        downloads.complete(OpId(1), None).expect("announced");
+        showings(&mut downloads).iter().for_each(|shown| downloads.shown(shown));
+        let operation = Operation {
+            op_id: OpId(2),
+            kind: OperationKind::Clear,
+            object_type: ByteString::new(),
+            object_id: ByteString::new(),
+            subkey: None,
+            data: None,
+            checksum: Checksum(0),
+        };
+        downloads.data(DataLine { bucket: "a".into(), operations: vec![operation], size: 1 });
+        assert_eq!(downloads.progress().map(|progress| progress.received), Some(1));
     }
 
     #[test]
