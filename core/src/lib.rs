@@ -41,6 +41,8 @@ mod transport;
 
 // Drivers, and parts in memory.
 pub mod client;
+#[cfg(feature = "testing")]
+pub mod fuzzing;
 pub mod memory;
 mod replication;
 pub mod server;

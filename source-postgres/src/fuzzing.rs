@@ -1,11 +1,19 @@
-//! Entry points of the fuzz targets: whatever the bytes are, nothing panics.
+//! The fuzz targets of this crate: whatever the bytes are, nothing panics, and what each function says holds.
+//!
+//! `fuzz/` runs them under libFuzzer, the tests below over their seeds and mutations of them on any toolchain.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
+use syncline_core::Value;
 
 use crate::pgoutput::{self, Message, Tuple};
-use crate::value::TypeRegistry;
+use crate::value::{Mapping, TypeRegistry};
 
-/// A message of the replication stream, with all its columns.
+/// Beyond the oids of all built-in types.
+const OIDS: u32 = 6_000;
+
+/// A message of the replication stream: what is decoded has columns that can be read, all of them.
 pub fn pgoutput(bytes: &[u8]) {
     let read = |tuple: &Tuple| {
         let read = tuple.read(|_| true, |_, _| Ok(()));
@@ -22,12 +30,43 @@ pub fn pgoutput(bytes: &[u8]) {
     }
 }
 
-/// The text of a value; the first four bytes choose its built-in type.
-pub fn value(bytes: &[u8]) {
-    if let Some((oid, text)) = bytes.split_first_chunk() {
-        let mapping = TypeRegistry::default().mapping(u32::from_be_bytes(*oid) % 6_000);
-        // Only text that is not UTF-8 is refused.
-        let refused = mapping.value(Bytes::copy_from_slice(text)).is_err();
-        assert!(!refused || std::str::from_utf8(text).is_err());
+/// The text of a value: only text that is not UTF-8 is refused, and what is nested becomes JSON. The first four bytes
+/// choose its type: a built-in one, or an array, a composite, a range or a multirange of it.
+pub fn postgres_value(bytes: &[u8]) {
+    let Some((choice, text)) = bytes.split_first_chunk() else { return };
+    let choice = u32::from_be_bytes(*choice);
+    let inner = TypeRegistry::default().mapping(choice % OIDS);
+    let element = || Arc::new(inner.clone());
+    let mapping = match choice / OIDS % 5 {
+        1 => Mapping::Array { element: element(), delimiter: b',' },
+        2 => Mapping::Composite([("a".to_owned(), inner.clone()), ("b".to_owned(), inner.clone())].into()),
+        3 => Mapping::Range(element()),
+        4 => Mapping::Multirange(element()),
+        _ => inner,
+    };
+    match mapping.value(Bytes::copy_from_slice(text)) {
+        Err(_) => assert!(std::str::from_utf8(text).is_err(), "{mapping:?} is refused"),
+        Ok(Value::Text(value)) => {
+            let is_nested = matches!(mapping, Mapping::Array { .. } | Mapping::Composite(_) | Mapping::Range(_));
+            // What does not parse stays as it was sent.
+            if is_nested && value.as_bytes() != text {
+                let read = serde_json::from_str::<serde_json::Value>(&value);
+                assert!(read.is_ok(), "{mapping:?} becomes {value}");
+            }
+        }
+        Ok(_) => {}
+    }
+}
+
+#[cfg(test)]
+mod targets {
+    #[test]
+    fn pgoutput() {
+        fuzz_campaign::run("pgoutput", super::pgoutput, 20_000);
+    }
+
+    #[test]
+    fn postgres_value() {
+        fuzz_campaign::run("postgres_value", super::postgres_value, 20_000);
     }
 }

@@ -10,7 +10,7 @@ mod catalog;
 mod config;
 mod connection;
 mod error;
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod layout;
 mod link;

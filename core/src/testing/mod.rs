@@ -12,6 +12,7 @@ mod world;
 use std::future::Future;
 use std::pin::Pin;
 
+pub(crate) use world::Random;
 pub use world::{Report, Scenario, World, WorldClient};
 
 /// A case of a suite, to be run to its end on one thread.

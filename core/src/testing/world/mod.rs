@@ -30,6 +30,7 @@ mod timeline;
 mod tokens;
 mod virtual_time;
 
+pub(crate) use random::Random;
 pub use scenario::{Report, Scenario};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

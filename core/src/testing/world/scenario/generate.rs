@@ -1,4 +1,4 @@
-//! Drawing a whole scenario from a seed.
+//! Drawing a whole scenario from a seed, or from bytes.
 
 use serde_json::{Map, Value as Json, json};
 
@@ -19,22 +19,30 @@ const TEAMS: [&str; 2] = ["red", "blue"];
 const TEXTS: [&str; 8] =
     ["milk", "", "tea \"green\"", "x'; --", "zwölf Äpfel 🍎", "line\nbreak\u{2028}", "\u{0}\t\\", "{\"json\":[1]}"];
 
-pub(super) fn scenario(seed: u64) -> Scenario {
-    let random = Random::new(seed ^ 0x005e_ed0f_5ce4_a210);
+/// The random numbers that draw the scenario of a seed.
+pub(super) fn chance(seed: u64) -> Random {
+    Random::new(seed ^ 0x005e_ed0f_5ce4_a210)
+}
+
+/// Draws a scenario; `seed` is for chance within it.
+pub(super) fn scenario(seed: u64, random: &Random) -> Scenario {
     // More than a service wakes at once, now and then.
     let clients = if random.permille(120) { random.between(5, 9) } else { random.between(1, 4) };
     let setup = Setup {
-        clients: (0..clients).map(|_| (pick(&random, &USERS).to_owned(), pick(&random, &TEAMS).to_owned())).collect(),
+        clients: (0..clients).map(|_| (pick(random, &USERS).to_owned(), pick(random, &TEAMS).to_owned())).collect(),
         token_life_s: random.permille(500).then(|| random.between(25, 120)),
         compact_every_s: random.between(3, 40),
         faults_end_in_sight: random.permille(700),
         stalled: (clients > 1 && random.permille(250)).then(|| random.index(usize::try_from(clients).unwrap_or(1))),
-        rows_before: (0..random.between(0, 25)).map(|_| put(&random)).collect(),
+        rows_before: (0..random.between(0, 25)).map(|_| put(random)).collect(),
     };
     let calm = random.permille(100);
     let mut steps = Vec::new();
     let mut at = 0;
     for _ in 0..random.between(10, 120) {
+        if !random.has_more() {
+            break;
+        }
         at += match random.below(10) {
             0 => 0,
             1..=6 => random.below(200),
@@ -43,9 +51,9 @@ pub(super) fn scenario(seed: u64) -> Scenario {
         };
         let client = random.index(setup.clients.len());
         if calm || random.permille(700) {
-            steps.push(Step { at, nudge: nudge(&random), action: work(&random, client) });
+            steps.push(Step { at, nudge: nudge(random), action: work(random, client) });
         } else {
-            trouble(&random, client, at, &mut steps);
+            trouble(random, client, at, &mut steps);
         }
     }
     steps.sort_by_key(|step| step.at);

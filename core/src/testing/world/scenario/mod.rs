@@ -14,6 +14,7 @@ use std::fmt;
 use self::action::Action;
 use super::database::Change;
 use super::oracle::Failure;
+use super::random::Random;
 
 /// A run of a world, drawn from a seed.
 ///
@@ -70,7 +71,15 @@ pub struct Report {
 impl Scenario {
     /// The scenario of a seed: always the same.
     pub fn of(seed: u64) -> Self {
-        generate::scenario(seed)
+        generate::scenario(seed, &generate::chance(seed))
+    }
+
+    /// The scenario that bytes choose, for fuzzing: each stands for a choice or a part of one. What they do not say is as
+    /// little as there can be.
+    pub fn from_bytes(bytes: &[u8]) -> Self {
+        let random = Random::of_bytes(bytes);
+        let seed = random.below(1 << 16);
+        generate::scenario(seed, &random)
     }
 
     /// Runs it.
@@ -84,16 +93,19 @@ impl Scenario {
     /// # Panics
     /// See above.
     pub fn check(seed: u64) -> Report {
-        let scenario = Self::of(seed);
-        let report = scenario.run();
-        if report.failure.is_some() {
-            let smallest = shrink::smallest(&scenario, &report);
-            panic!(
+        match Self::of(seed).shrunk() {
+            Ok(report) => report,
+            Err(smallest) => panic!(
                 "{smallest}\nrepeat with: WORLD_FROM={seed} WORLD_SEEDS=1 cargo nextest run -p syncline-core \
                  --all-features --test world seeds"
-            );
+            ),
         }
-        report
+    }
+
+    /// Runs it; if a promise is broken, what is returned is the smallest part of it that still breaks it.
+    pub(crate) fn shrunk(&self) -> Result<Report, Report> {
+        let report = self.run();
+        if report.failure.is_some() { Err(shrink::smallest(self, &report)) } else { Ok(report) }
     }
 }
 
