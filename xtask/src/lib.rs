@@ -1,6 +1,7 @@
 //! The project's own commands, and what tests share with them: provisioning of Postgres and of Node.
 
 mod figures_check;
+mod fuzz;
 pub mod node;
 pub mod postgres;
 pub mod programs;

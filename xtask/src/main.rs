@@ -17,7 +17,7 @@ struct Arguments {
 enum Task {
     /// Everything that CI checks: format, lints, tests, docs, features, examples, the official SDK.
     Verify,
-    /// The long run: many seeds of the simulated world, then kills of real processes.
+    /// The long run: many seeds of the simulated world and inputs of the fuzz targets, then kills of real processes.
     Soak(soak::Soak),
     /// Makes sure that there are programs of a Postgres server, and prints where.
     Postgres,

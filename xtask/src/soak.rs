@@ -1,4 +1,5 @@
-//! The long run: many seeds of the simulated world, on every processor, then kills of real processes.
+//! The long run: many seeds of the simulated world and many inputs of the fuzz targets, on every processor, then kills of
+//! real processes.
 
 use std::num::NonZero;
 use std::process::Command;
@@ -7,7 +8,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::{postgres, workspace};
+use crate::{fuzz, postgres, workspace};
 
 /// Seeds that one process runs, at most: so often progress is told.
 const SHARE: u64 = 500;
@@ -18,9 +19,12 @@ pub struct Soak {
     /// Scenarios of the simulated world to run.
     #[arg(long, default_value_t = 10_000)]
     seeds: u64,
-    /// The first seed.
+    /// The first seed; other fuzzing inputs come with it, too.
     #[arg(long, default_value_t = 0)]
     from: u64,
+    /// Minutes to run each fuzz target.
+    #[arg(long, default_value_t = 1)]
+    fuzz_minutes: u64,
     /// How often to run the tests that kill server, client and Postgres.
     #[arg(long, default_value_t = 5)]
     kills: u32,
@@ -29,11 +33,12 @@ pub struct Soak {
 /// Runs all of it; tells how far it is, and at the end how it went.
 ///
 /// # Errors
-/// If something cannot be built, or if a seed or a kill has broken a promise: what was found is printed with the command
+/// If something cannot be built, or if a seed, an input or a kill has broken a promise: what was found is printed with the command
 /// that repeats it.
 pub fn run(soak: Soak) -> Result<()> {
     let began = Instant::now();
     seeds(soak)?;
+    fuzz::run(soak.fuzz_minutes, soak.from)?;
     if soak.kills > 0 {
         postgres::ensure()?;
     }
@@ -43,7 +48,11 @@ pub fn run(soak: Soak) -> Result<()> {
         ensure!(command.status()?.success(), "round {round} of the kills failed: `{}`", workspace::show(&command));
         println!("kills: {round} of {} rounds, {} s", soak.kills, began.elapsed().as_secs());
     }
-    println!("{} seeds and {} rounds of kills are clean, in {} s", soak.seeds, soak.kills, began.elapsed().as_secs());
+    let Soak { seeds, fuzz_minutes, kills, .. } = soak;
+    let seconds = began.elapsed().as_secs();
+    println!(
+        "{seeds} seeds, {fuzz_minutes} minutes of each fuzz target and {kills} rounds of kills are clean, in {seconds} s"
+    );
     Ok(())
 }
 
@@ -55,7 +64,7 @@ fn seeds(soak: Soak) -> Result<()> {
     let end = soak.from.checked_add(soak.seeds).context("there are not so many seeds")?;
     let (next, done, broken) = (AtomicU64::new(soak.from), AtomicU64::new(0), AtomicBool::new(false));
     let began = Instant::now();
-    let work = || -> Result<()> {
+    let work = || {
         while !broken.load(Ordering::Relaxed) {
             let from = next.fetch_add(SHARE, Ordering::Relaxed);
             if from >= end {
@@ -73,9 +82,14 @@ fn seeds(soak: Soak) -> Result<()> {
         }
         Ok(())
     };
+    on_every_processor(work)
+}
+
+/// Does some work once on each processor, all at once; the first error counts.
+pub(crate) fn on_every_processor(work: impl Fn() -> Result<()> + Sync) -> Result<()> {
     let workers = std::thread::available_parallelism().map_or(1, NonZero::get);
     let results: Vec<Result<()>> = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        let workers: Vec<_> = (0..workers).map(|_| scope.spawn(&work)).collect();
         workers.into_iter().map(|worker| worker.join().unwrap_or_else(|_| bail!("a worker panicked"))).collect()
     });
     results.into_iter().collect()
