@@ -235,6 +235,15 @@ fn a_changed_config_or_store_ends_the_stream() {
 }
 
 #[test]
+fn after_its_end_a_session_says_nothing_although_a_sign_of_life_is_due() {
+    let mut session = Conversation::begin(&[]);
+    session.describe(&[], None);
+    session.lines();
+    session.0.handle(NOW + Duration::from_secs(20), WALL, ServerEvent::Closing).unwrap();
+    assert_eq!(session.lines(), ["close"]);
+}
+
+#[test]
 fn the_token_is_warned_of_and_ends_the_stream() {
     let identity = Identity::new("u").expires_at(WallTime(WALL.0 + 60_000));
     let mut session =

@@ -167,7 +167,9 @@ impl ServerSession {
             ServerEvent::Closing => self.close(),
             ServerEvent::Tick => {}
         }
-        self.tick(now, wall);
+        if !self.closed {
+            self.tick(now, wall);
+        }
         Ok(())
     }
 
