@@ -21,7 +21,7 @@ targets! {
     ndjson_lines: 5_000,
     #[cfg(feature = "jwt")]
     published_keys: 2_000,
-    scenario: 40,
+    scenario: 25,
     server_session: 2_000,
     stored_chunk: 5_000,
     sync_config: 1_000,

@@ -258,7 +258,8 @@ impl Model {
         let shows = |completed: &&Completed| {
             completed.partial == *partial || completed.partial.is_none() && *partial == Some(BucketPriority::HIGHEST)
         };
-        let found = self.completed.iter().rev().find(|completed| shows(completed) && completed.target == **target);
+        // Of two that are equal, the earlier: it is not known which one is shown.
+        let found = self.completed.iter().find(|completed| shows(completed) && completed.target == **target);
         let found = found.unwrap_or_else(|| panic!("C1: it shows what was not completed: {request:?}"));
         if self.lawful {
             assert!(self.staged >= found.lines, "C1: {} lines, and {} are staged", found.lines, self.staged);
