@@ -207,13 +207,13 @@ impl Run {
         if self.choices.below(16) == 0 {
             return Some(ClientEvent::Heard);
         }
-        Some(ClientEvent::Lines((0..self.choices.between(1, 4)).map(|_| self.line()).collect()))
+        Some(ClientEvent::Lines((0..self.choices.between(1, 6)).map(|_| self.line()).collect()))
     }
 
     /// A line as an honest server would send it now, mostly.
     fn line(&mut self) -> ClientLine {
         let announced = self.model.announced();
-        let fits = announced.filter(|_| self.choices.below(8) != 0);
+        let fits = announced.filter(|_| self.choices.below(16) != 0);
         match self.choices.below(10) {
             0 => ClientLine::Checkpoint(CheckpointLine {
                 last_op_id: self.op_id(fits),
@@ -225,7 +225,7 @@ impl Run {
                 last_op_id: self.op_id(fits),
                 write_checkpoint: self.some_write_checkpoint(),
                 updated_buckets: self.buckets(),
-                removed_buckets: (0..self.choices.below(2)).map(|_| self.bucket().into()).collect(),
+                removed_buckets: (0..self.choices.below(4) / 3).map(|_| self.bucket().into()).collect(),
             }),
             3..=5 => self.data(),
             6 | 7 => ClientLine::CheckpointComplete { last_op_id: fits.unwrap_or_else(|| self.op_id(None)) },

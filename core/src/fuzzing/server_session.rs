@@ -93,6 +93,7 @@ struct Run {
     /// The client's side.
     received: BTreeMap<String, Received>,
     announced: Option<OpId>,
+    announced_write_checkpoint: Option<WriteCheckpoint>,
     closed: bool,
 }
 
@@ -142,6 +143,7 @@ impl Run {
             line_operations: limits.line_operations,
             received,
             announced: None,
+            announced_write_checkpoint: None,
             closed: false,
             choices,
         })
@@ -325,7 +327,9 @@ impl Run {
     fn announces(&mut self, last_op_id: OpId, write_checkpoint: Option<WriteCheckpoint>) {
         assert!(last_op_id <= self.checkpoint, "a checkpoint that there is not");
         assert!(write_checkpoint <= self.write_checkpoint, "S6: a write checkpoint that there is not");
+        assert!(write_checkpoint >= self.announced_write_checkpoint, "S6: a write checkpoint is taken back");
         self.announced = Some(last_op_id);
+        self.announced_write_checkpoint = write_checkpoint;
     }
 
     fn describes(&mut self, bucket: crate::protocol::BucketDescription) {
