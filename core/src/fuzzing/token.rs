@@ -46,7 +46,6 @@ pub fn published_keys(bytes: &[u8]) {
     let published = KeySet::from_published_jwks(json);
     let options = JwtOptions { audiences: vec!["app".into()], ..JwtOptions::default() };
     for keys in configured.iter().chain(&published) {
-        assert!(keys.is_empty() == (keys.len() == 0));
         // Signed with nothing, by an algorithm that each key of its family accepts.
         for token in ["eyJhbGciOiJIUzI1NiJ9.e30.", "eyJhbGciOiJSUzI1NiJ9.e30.AA", "eyJhbGciOiJFZERTQSJ9.e30.AA"] {
             assert!(keys.verify(token, NOW, &options).is_err());
