@@ -37,7 +37,9 @@ pub struct Soak {
 /// that repeats it.
 pub fn run(soak: Soak) -> Result<()> {
     let began = Instant::now();
-    seeds(soak)?;
+    if soak.seeds > 0 {
+        seeds(soak)?;
+    }
     fuzz::run(soak.fuzz_minutes, soak.from)?;
     if soak.kills > 0 {
         postgres::ensure()?;
