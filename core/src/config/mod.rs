@@ -270,6 +270,32 @@ mod tests {
         assert_eq!(buckets(&config, &Identity::new("anna"), &[]), ["0[\"anna\"]"]);
     }
 
+    /// Whether a request of this identity has a bucket that a row of `t(id, a, list)` is in.
+    fn meets(condition: &str, row: [Value; 3], identity: &Identity) -> bool {
+        let config = config(&format!(
+            "  s: {{ auto_subscribe: true, query: {} }}",
+            json!(format!("SELECT * FROM t WHERE {condition}"))
+        ));
+        let mut out = Evaluation::new();
+        config.bind(&table("t", &["id", "a", "list"])).evaluate(&row, &mut out);
+        assert_eq!(out.errors, []);
+        let found = buckets(&config, identity, &[]);
+        out.rows.iter().any(|row| found.contains(&format!("{}{}", row.definition, row.parameters)))
+    }
+
+    #[test]
+    fn two_elements_of_one_list_may_meet_two_conditions() {
+        let condition = "auth.user_id() IN list AND auth.parameter('group') IN list";
+        let anna = Identity::new("anna").claim("group", "staff");
+        let row = |list: &str| ["1".into(), Value::Null, list.into()];
+        assert!(meets(condition, row(r#"["anna","staff"]"#), &anna));
+        assert!(!meets(condition, row(r#"["anna","ben"]"#), &anna));
+        let overlaps = "list && auth.parameter('one') AND list && auth.parameter('other')";
+        let ben = Identity::new("ben").claim("one", json!(["a", "b"])).claim("other", json!(["c"]));
+        assert!(meets(overlaps, row(r#"["b","c"]"#), &ben));
+        assert!(!meets(overlaps, row(r#"["a","b"]"#), &ben));
+    }
+
     #[test]
     fn one_query_syncs_every_table() {
         let config = config("  s: { auto_subscribe: true, query: 'SELECT * FROM \"%\"' }");

@@ -249,12 +249,19 @@ fn variant(branch: Branch, mut evaluator: RowEvaluator, number: usize, query: us
     }
     let filters: BTreeMap<_, _> = branch.row.into_iter().map(|filter| (filter.form(), filter)).collect();
     evaluator.filters = filters.into_values().collect();
-    let mut keys: BTreeMap<String, (Side<Column>, Values)> = BTreeMap::new();
+    let mut keys: BTreeMap<(String, String), (Side<Column>, Values)> = BTreeMap::new();
     for found in branch.matches {
-        let (_, values) = keys.entry(side_form(&found.row)).or_insert_with(|| (found.row, Values::new()));
-        values.insert(side_form(&found.request), found.request);
+        let request_form = side_form(&found.request);
+        let apart = match found.row {
+            // All that one value equals is the same, and becomes one key.
+            Side::Value(_) => String::new(),
+            // Two conditions may be met by two elements of one list.
+            Side::Elements(_) => request_form.clone(),
+        };
+        let (_, values) = keys.entry((side_form(&found.row), apart)).or_insert_with(|| (found.row, Values::new()));
+        values.insert(request_form, found.request);
     }
-    let keys = keys.into_iter().map(|(row_form, (row, values))| Key {
+    let keys = keys.into_iter().map(|((row_form, _), (row, values))| Key {
         row,
         row_form,
         values_form: values.keys().cloned().collect::<Vec<_>>().join(","),
