@@ -123,7 +123,8 @@ impl JsonTree {
     }
 }
 
-fn index(key: &str) -> Option<usize> {
+/// The index that a key of an array is, spelled in the one way that counts.
+pub(super) fn index(key: &str) -> Option<usize> {
     let canonical = key == "0" || (key.bytes().all(|byte| byte.is_ascii_digit()) && !key.starts_with('0'));
     if canonical { key.parse().ok() } else { None }
 }

@@ -297,6 +297,20 @@ mod tests {
     }
 
     #[test]
+    fn a_path_into_the_request_is_read_like_one_into_json() {
+        let anna = Identity::new("anna").claim("list", json!(["x", "yz"]));
+        let row = |a: &str| ["1".into(), a.into(), Value::Null];
+        for (path, found) in [("$.list.1", "yz"), ("$.list.1.0", "y"), ("$.sub.3", "a")] {
+            assert!(meets(&format!("a = auth.parameter('{path}')"), row(found), &anna), "{path}");
+            assert!(meets(&format!("a = auth.parameters() ->> '{path}'"), row(found), &anna), "{path}");
+        }
+        for path in ["$.list.01", "$.list.+1", "$.list.2", "$.sub.9"] {
+            assert!(meets(&format!("auth.parameter('{path}') IS NULL"), row("yz"), &anna), "{path}");
+            assert!(meets(&format!("(auth.parameters() ->> '{path}') IS NULL"), row("yz"), &anna), "{path}");
+        }
+    }
+
+    #[test]
     fn one_query_syncs_every_table() {
         let config = config("  s: { auto_subscribe: true, query: 'SELECT * FROM \"%\"' }");
         for name in ["lists", "todos"] {

@@ -376,10 +376,17 @@ impl Wish<'_> {
             return JsonTree::Object(entries(source)).value(Numbers::Doubles);
         };
         let mut found = source.get(&**first);
-        for key in rest {
+        let mut rest = rest.iter();
+        while let Some(key) = rest.next() {
             found = match found {
                 Some(Json::Object(map)) => map.get(&**key),
-                Some(Json::Array(items)) => key.parse::<usize>().ok().and_then(|index| items.get(index)),
+                Some(Json::Array(items)) => json_tree::index(key).and_then(|index| items.get(index)),
+                // Units of a text, as `->>` has them.
+                Some(Json::String(text)) => {
+                    let text = JsonTree::Text(text.clone());
+                    let unit = std::iter::once(key).chain(rest).try_fold(text, |text, key| text.step(key));
+                    return unit.map_or(Value::Null, |unit| unit.value(Numbers::Doubles));
+                }
                 _ => None,
             };
         }
