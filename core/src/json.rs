@@ -193,13 +193,19 @@ pub fn write_value(out: &mut Vec<u8>, value: &Value) {
     }
 }
 
-/// Appends a value as it stands in the parameters of a bucket or in a lookup key: an integral real like an integer, so
-/// that `1` and `1.0` name one bucket.
+/// Appends a value as it stands in the parameters of a bucket or in a lookup key: two numbers are written alike exactly
+/// if they are equal, so that `1` and `1.0` name one bucket, and a large real no other bucket than the integer that it is.
+/// NaN equals nothing, and has no form there.
 pub fn write_parameter(out: &mut Vec<u8>, value: &Value) {
+    // What 64 bits can hold, up to the first real above.
+    const INTEGERS: std::ops::Range<f64> = -9_223_372_036_854_775_808.0..9_223_372_036_854_775_808.0;
     match value {
-        Value::Real(real) if real.is_finite() => {
-            out.extend_from_slice(shortest_real(*real).as_bytes());
+        // JavaScript rounds these to the digits that tell reals apart, which are those of another integer.
+        Value::Real(real) if real.fract() == 0.0 && INTEGERS.contains(real) => write_integer(out, *real as i64),
+        Value::Real(real) if real.is_infinite() => {
+            out.extend_from_slice(if *real > 0.0 { b"1e999" } else { b"-1e999" });
         }
+        Value::Real(real) if real.is_finite() => out.extend_from_slice(shortest_real(*real).as_bytes()),
         _ => write_value(out, value),
     }
 }
@@ -276,6 +282,31 @@ mod tests {
         assert_eq!(data(i64::MIN), "-9223372036854775808");
         assert_eq!(data(i64::MAX), "9223372036854775807");
         assert_eq!(data(0), "0");
+    }
+
+    #[test]
+    fn parameters_are_alike_exactly_if_they_are_equal() {
+        let written = |value: Value| {
+            let mut out = Vec::new();
+            write_parameter(&mut out, &value);
+            String::from_utf8(out).expect("JSON is UTF-8")
+        };
+        for (value, text) in [
+            (Value::Real(1.0), "1"),
+            (Value::Real(-0.0), "0"),
+            (Value::Real(0.5), "0.5"),
+            (Value::Real(1e21), "1e+21"),
+            (Value::Real(-1e-7), "-1e-7"),
+            (Value::Real(1_152_921_504_606_846_976.0), "1152921504606846976"),
+            (Value::Integer(1_152_921_504_606_847_000), "1152921504606847000"),
+            (Value::Real(i64::MIN as f64), "-9223372036854775808"),
+            (Value::Real(-(i64::MIN as f64)), "9223372036854776000"),
+            (Value::Real(f64::INFINITY), "1e999"),
+            (Value::Real(f64::NEG_INFINITY), "-1e999"),
+            (Value::text("1e999"), "\"1e999\""),
+        ] {
+            assert_eq!(written(value), text);
+        }
     }
 
     proptest::proptest! {

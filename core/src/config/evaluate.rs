@@ -201,6 +201,16 @@ pub(super) fn is_true(value: &Value) -> bool {
     }
 }
 
+/// Whether some value equals this one, so that a bucket may be named after it. NULL and NaN equal nothing, and blobs are
+/// not compared.
+pub(super) fn has_equals(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Blob(_) => false,
+        Value::Real(real) => !real.is_nan(),
+        Value::Integer(_) | Value::Text(_) => true,
+    }
+}
+
 /// Compares two values: numbers before texts before blobs, no conversion. `None` if one of them is NULL.
 pub(super) fn order(left: &Value, right: &Value) -> Result<Option<Ordering>, Failure> {
     use Value::{Blob, Integer, Null, Real, Text};

@@ -311,6 +311,31 @@ mod tests {
     }
 
     #[test]
+    fn numbers_meet_exactly_if_they_are_equal() {
+        let user = |number: &str| Identity::new("anna").claim("number", number);
+        let row = |real: f64| ["1".into(), real.into(), Value::Null];
+        for (real, number, equal) in [
+            (1.0, "1", true),
+            (1_152_921_504_606_846_976.0, "1152921504606846976", true),
+            (1_152_921_504_606_846_976.0, "1152921504606847000", false),
+            (f64::INFINITY, "1e999", true),
+            (f64::NEG_INFINITY, "1e999", false),
+            (f64::NAN, "1e999", false),
+        ] {
+            for condition in
+                ["a = auth.parameter('number')::numeric", "'[1]' && list AND auth.parameter('number')::numeric = a"]
+            {
+                let [id, a, _] = row(real);
+                assert_eq!(
+                    meets(condition, [id, a, "[1]".into()], &user(number)),
+                    equal,
+                    "{real} and {number}: {condition}"
+                );
+            }
+        }
+    }
+
+    #[test]
     fn one_query_syncs_every_table() {
         let config = config("  s: { auto_subscribe: true, query: 'SELECT * FROM \"%\"' }");
         for name in ["lists", "todos"] {

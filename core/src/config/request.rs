@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytestring::ByteString;
 use serde_json::{Map, Value as Json};
 
-use super::evaluate::{Failure, evaluate, is_true};
+use super::evaluate::{Failure, evaluate, has_equals, is_true};
 use super::expression::{RequestInput, RequestSource};
 use super::json_tree::{self, JsonTree, Numbers};
 use super::normal_form::Side;
@@ -330,7 +330,7 @@ impl Wish<'_> {
             .collect()
     }
 
-    /// The distinct values of one side, each as JSON. NULL and blobs are in no bucket.
+    /// The distinct values of one side, each as JSON. What equals nothing is in no bucket.
     fn values(&self, side: &Side<RequestInput>) -> std::result::Result<Vec<Vec<u8>>, Failure> {
         let value = evaluate(side.expression(), &|input| Cow::Owned(self.input(input)))?;
         let values = match side {
@@ -339,7 +339,7 @@ impl Wish<'_> {
         };
         let mut written: Vec<Vec<u8>> = Vec::with_capacity(values.len());
         let mut seen = BTreeSet::new();
-        for value in values.iter().filter(|value| !matches!(value, Value::Null | Value::Blob(_))) {
+        for value in values.iter().filter(|value| has_equals(value)) {
             let mut out = Vec::new();
             json::write_parameter(&mut out, value);
             self.budget.spend(out.len() + size_of::<Vec<u8>>());

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 
-use super::evaluate::{Failure, evaluate, is_true};
+use super::evaluate::{Failure, evaluate, has_equals, is_true};
 use super::expression::Expression;
 use super::json_tree;
 use super::normal_form::Side;
@@ -296,7 +296,7 @@ fn parameters(keys: &[Side<Bound>], values: &[Value], out: &mut Evaluation) -> R
     out.scratch.clear();
     for (index, key) in keys.iter().enumerate() {
         let value = evaluate(key.expression(), &|bound| read(values, *bound))?;
-        if matches!(*value, Value::Null | Value::Blob(_)) {
+        if !has_equals(&value) {
             return Ok(());
         }
         out.scratch.push(if index == 0 { b'[' } else { b',' });
@@ -321,7 +321,7 @@ fn combinations(keys: &[Side<Bound>], values: &[Value], out: &mut Evaluation) ->
             Side::Value(_) => vec![value],
             Side::Elements(_) => json_tree::each(&value)?.into_iter().map(Cow::Owned).collect(),
         };
-        set.retain(|value| !matches!(**value, Value::Null | Value::Blob(_)));
+        set.retain(|value| has_equals(value));
         if set.is_empty() {
             return Ok(());
         }
