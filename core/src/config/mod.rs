@@ -15,6 +15,10 @@ mod expression;
 mod functions;
 mod json_tree;
 mod lines;
+// It reads the syntax tree, which is nobody else's business, and stands with the other means to test.
+#[cfg(feature = "testing")]
+#[path = "../testing/naive_config/mod.rs"]
+pub(crate) mod naive_config;
 mod normal_form;
 mod operation;
 mod options;

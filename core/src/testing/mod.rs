@@ -13,6 +13,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 pub(crate) use world::Random;
+pub use crate::config::naive_config::{NaiveConfig, NaiveRow, NaiveTable};
 pub use world::{Report, Scenario, World, WorldClient};
 
 /// A case of a suite, to be run to its end on one thread.
