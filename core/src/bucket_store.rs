@@ -118,7 +118,7 @@ pub struct Deploy {
 }
 
 /// A request for operations of one bucket.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ReadRequest {
     /// The bucket.
     pub bucket: BucketId,

@@ -4,7 +4,7 @@
 //! becomes one group, in which only the newest checkpoint is shown: a client that lags behind takes larger steps instead
 //! of more. A group is carried out to its end before the next is formed, so that something is always shown.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytestring::ByteString;
@@ -350,8 +350,8 @@ fn described(bucket: BucketDescription) -> (ByteString, TargetBucket) {
 #[derive(Debug, Default)]
 struct Progress {
     current: Option<DownloadProgress>,
-    /// Operations of each bucket that the client has. Only looked up, never iterated. `None`: some, but not known how many.
-    had: HashMap<ByteString, Option<u64>>,
+    /// Operations of each bucket that the client has. `None`: some, but not known how many.
+    had: BTreeMap<ByteString, Option<u64>>,
 }
 
 impl Progress {

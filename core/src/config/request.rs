@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 use std::cell::Cell;
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytestring::ByteString;
@@ -164,7 +164,7 @@ pub(super) fn resolve(plan: &Plan, request: &ConfigRequest<'_>, budget: &Budget)
             errors.extend(answer.failure.map(|message| (SubscriptionRef::Default, message)));
         }
         // Subscriptions that differ in nothing but their priority have one answer.
-        let mut answers: HashMap<String, Answer> = HashMap::new();
+        let mut answers: BTreeMap<String, Answer> = BTreeMap::new();
         for (number, subscription) in explicit {
             let parameters = subscription.parameters.as_ref().map(|map| JsonTree::Object(entries(map)));
             let parameters = parameters.map_or_else(String::new, |tree| tree.text(Numbers::Doubles));
@@ -195,14 +195,14 @@ fn entries(map: &Map<String, Json>) -> Vec<(String, JsonTree)> {
 /// The buckets that were found so far.
 struct FoundBuckets<'a> {
     buckets: Vec<ResolvedBucket>,
-    places: HashMap<(usize, ByteString), usize>,
+    places: BTreeMap<(usize, ByteString), usize>,
     reasons: usize,
     budget: &'a Budget,
 }
 
 impl<'a> FoundBuckets<'a> {
     fn new(budget: &'a Budget) -> Self {
-        Self { buckets: Vec::new(), places: HashMap::new(), reasons: 0, budget }
+        Self { buckets: Vec::new(), places: BTreeMap::new(), reasons: 0, budget }
     }
 
     /// The place of a bucket in the list.

@@ -3,7 +3,7 @@
 //! Keeps S3: a row that is stored as it comes yields nothing, so a replayed change changes nothing. Keeps S4: a row leaves
 //! every bucket that its new version does not yield.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::BytesMut;
@@ -34,11 +34,11 @@ const MAX_ROW_BYTES: usize = 120 << 20;
 pub(super) struct Applier {
     config: SyncConfig,
     deployed: Arc<DeployedConfig>,
-    tables: HashMap<TableId, BoundTable>,
+    tables: BTreeMap<TableId, BoundTable>,
     pending: Vec<RowChange>,
     pending_bytes: usize,
     /// Rows that were read again, until the stream has passed where they were read.
-    reread: HashMap<RowKey, SourcePosition>,
+    reread: BTreeMap<RowKey, SourcePosition>,
     image_buffer: BytesMut,
     evaluation: Evaluation,
     failures: FailedRows,
@@ -73,17 +73,17 @@ enum RowChange {
 }
 
 /// Rows as they are after the changes applied so far; a key that is missing is as stored.
-type Overlay = HashMap<RowKey, Option<CurrentRow>>;
+type Overlay = BTreeMap<RowKey, Option<CurrentRow>>;
 
 impl Applier {
     pub(super) fn new(config: SyncConfig, deployed: Arc<DeployedConfig>) -> Self {
         Self {
             config,
             deployed,
-            tables: HashMap::new(),
+            tables: BTreeMap::new(),
             pending: Vec::new(),
             pending_bytes: 0,
-            reread: HashMap::new(),
+            reread: BTreeMap::new(),
             image_buffer: BytesMut::new(),
             evaluation: Evaluation::new(),
             failures: FailedRows::default(),

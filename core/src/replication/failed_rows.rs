@@ -1,13 +1,13 @@
 //! Rows that cannot be replicated as the sync config says: each is counted, and some are told of.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use crate::table::{RowKey, SourceTable, TableId};
 
 /// Failures by table and kind.
 #[derive(Debug, Default)]
 pub(super) struct FailedRows {
-    counts: HashMap<(TableId, &'static str), u64>,
+    counts: BTreeMap<(TableId, &'static str), u64>,
     untaken: u64,
 }
 

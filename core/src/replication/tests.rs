@@ -1,6 +1,6 @@
 //! The replicator against a source that sends what a test tells it to, on a clock that a test moves.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -37,7 +37,7 @@ struct Inner {
     sender: Mutex<Option<mpsc::UnboundedSender<Result<Vec<SourceEvent>>>>>,
     streams: AtomicUsize,
     acknowledged: Mutex<Vec<SourcePosition>>,
-    rows: Mutex<HashMap<RowKey, SourceRow>>,
+    rows: Mutex<BTreeMap<RowKey, SourceRow>>,
     rereads: AtomicUsize,
     /// Where the source stands when a row is read again.
     now: AtomicU64,

@@ -5,7 +5,7 @@
 //! woken and goes away instead wakes another one; those that are woken and never polled are not chosen again. Every session
 //! also has a timer of its own (the keepalive), so that nobody depends on another one being polled.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -37,8 +37,8 @@ struct State {
     latest: Option<Checkpoint>,
     next_member: u64,
     members: BTreeMap<u64, Member>,
-    by_bucket: HashMap<BucketId, BTreeSet<u64>>,
-    by_client: HashMap<ClientKey, BTreeSet<u64>>,
+    by_bucket: BTreeMap<BucketId, BTreeSet<u64>>,
+    by_client: BTreeMap<ClientKey, BTreeSet<u64>>,
     /// Members that have not said yet what concerns them.
     undecided: BTreeSet<u64>,
 }
@@ -270,7 +270,7 @@ impl Member {
     }
 }
 
-fn remove_from<K: std::hash::Hash + Eq>(index: &mut HashMap<K, BTreeSet<u64>>, key: &K, number: u64) {
+fn remove_from<K: Ord>(index: &mut BTreeMap<K, BTreeSet<u64>>, key: &K, number: u64) {
     if let Some(members) = index.get_mut(key) {
         members.remove(&number);
         if members.is_empty() {

@@ -1,6 +1,6 @@
 //! The service: what a transport needs to serve clients.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -241,7 +241,7 @@ struct OpenStreams(Mutex<OpenCounts>);
 #[derive(Debug, Default)]
 struct OpenCounts {
     count: usize,
-    by_user: HashMap<String, usize>,
+    by_user: BTreeMap<String, usize>,
     refusals: Refusals,
 }
 

@@ -3,7 +3,7 @@
 //! Keeps S7 (only resolved buckets are read, and the stream ends with the token), S8 (one config per stream) and, with
 //! the store, S5 (a superseded checkpoint is not completed).
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,7 +51,7 @@ impl Default for SessionLimits {
 #[derive(Debug)]
 pub struct ServerSession {
     limits: SessionLimits,
-    positions: HashMap<ByteString, OpId>,
+    positions: BTreeMap<ByteString, OpId>,
     expiry: Option<WallTime>,
     state: State,
     /// Store and config of the first line; every other line must be of the same (S8).
@@ -91,7 +91,7 @@ impl ServerSession {
     /// # Errors
     /// `Invalid` if a position in the request is not a decimal number.
     pub fn new(identity: &Identity, request: &SyncRequest, limits: SessionLimits, now: Time) -> Result<Self> {
-        let mut positions = HashMap::with_capacity(request.buckets.len());
+        let mut positions = BTreeMap::new();
         for position in &request.buckets {
             let after = OpId::parse(&position.after).ok_or_else(|| {
                 Error::invalid(format!("`after` of bucket `{}` must be a decimal number", position.name))
@@ -240,7 +240,7 @@ impl ServerSession {
 
     /// Whether the client has buckets that are not of this config.
     fn has_strange_buckets(&self, checkpoint: &Checkpoint) -> bool {
-        let known: HashSet<_> = checkpoint.config.definitions.iter().map(|definition| definition.id).collect();
+        let known: BTreeSet<_> = checkpoint.config.definitions.iter().map(|definition| definition.id).collect();
         let is_known = |name: &ByteString| {
             BucketId::definition_in(name, checkpoint.generation).is_some_and(|definition| known.contains(&definition))
         };
@@ -275,7 +275,7 @@ impl ServerSession {
     }
 
     fn adopt(&mut self, resolved: &ResolvedStreams) {
-        let mut before: HashMap<_, _> =
+        let mut before: BTreeMap<_, _> =
             self.buckets.drain(..).map(|bucket| (bucket.wanted.id.clone(), bucket)).collect();
         let positions = &self.positions;
         self.buckets = resolved
@@ -291,7 +291,7 @@ impl ServerSession {
             .collect();
         self.streams.clone_from(&resolved.streams);
         // From its first line on the client has no bucket that is not named there.
-        self.positions = HashMap::new();
+        self.positions = BTreeMap::new();
     }
 
     fn described(&mut self, sums: &[BucketChecksum], write_checkpoint: Option<WriteCheckpoint>) -> Result<()> {

@@ -4,9 +4,8 @@
 //! An update to a bucket of a thousand streams is so described and read once, not a thousand times. A key names the store's
 //! generation, the bucket and the range; who may read a bucket is decided before, when a request is resolved (S7).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::future::{BoxFuture, FutureExt, Shared};
@@ -27,11 +26,11 @@ const READ_BYTES: usize = 64 << 20;
 
 type Pending<T> = Shared<BoxFuture<'static, Result<T>>>;
 
-/// The reads of all streams of a service.
+/// The reads of all streams of a service, each under the number of its store's generation.
 pub(super) struct SharedReads {
     store: Arc<dyn BucketStore>,
-    sums: Recent<(Generation, OpId, BucketId), BucketChecksum>,
-    reads: Recent<(Generation, ReadRequest), OperationChunk>,
+    sums: Recent<(u32, OpId, BucketId), BucketChecksum>,
+    reads: Recent<(u32, ReadRequest), OperationChunk>,
 }
 
 impl SharedReads {
@@ -55,7 +54,7 @@ impl SharedReads {
                 let (store, bucket) = (Arc::clone(&self.store), bucket.clone());
                 async move { one(store.checksums(at, &[bucket]).await?) }.boxed()
             };
-            sums.push(self.sums.get((generation, at, bucket.clone()), ask).await?);
+            sums.push(self.sums.get((generation.0, at, bucket.clone()), ask).await?);
         }
         Ok(sums)
     }
@@ -71,7 +70,7 @@ impl SharedReads {
                 let (store, request) = (Arc::clone(&self.store), request.clone());
                 async move { one(store.read(&[request]).await?) }.boxed()
             };
-            answers.push(self.reads.get((generation, request.clone()), ask).await?);
+            answers.push(self.reads.get((generation.0, request.clone()), ask).await?);
         }
         Ok(answers)
     }
@@ -98,7 +97,7 @@ struct Recent<K, T> {
 }
 
 struct Entries<K, T> {
-    known: HashMap<K, Kept<T>>,
+    known: BTreeMap<K, Kept<T>>,
     order: VecDeque<K>,
     bytes: usize,
 }
@@ -109,7 +108,7 @@ struct Kept<T> {
     bytes: usize,
 }
 
-impl<K: Hash + Eq, T> Entries<K, T> {
+impl<K: Ord, T> Entries<K, T> {
     fn forget_oldest(&mut self) -> bool {
         let Some(kept) = self.order.pop_front().and_then(|key| self.known.remove(&key)) else { return false };
         self.bytes -= kept.bytes;
@@ -117,9 +116,9 @@ impl<K: Hash + Eq, T> Entries<K, T> {
     }
 }
 
-impl<K: Hash + Eq + Clone, T: Clone> Recent<K, T> {
+impl<K: Ord + Clone, T: Clone> Recent<K, T> {
     fn new(capacity: usize, max_bytes: usize, size: fn(&T) -> usize) -> Self {
-        let entries = Entries { known: HashMap::new(), order: VecDeque::new(), bytes: 0 };
+        let entries = Entries { known: BTreeMap::new(), order: VecDeque::new(), bytes: 0 };
         Self { capacity, max_bytes, size, entries: Mutex::new(entries) }
     }
 

@@ -11,6 +11,7 @@ use crate::error::Result;
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// The future's output, within a deadline.
+#[allow(clippy::disallowed_methods, reason = "a store under test may wait for a disk, which knows real time only")]
 pub(super) async fn within<T>(future: impl Future<Output = T>) -> T {
     match select(Box::pin(future), futures_timer::Delay::new(DEADLINE)).await {
         Either::Left((output, _)) => output,

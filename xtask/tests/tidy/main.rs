@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod docs;
+mod entropy;
 mod fuzz_targets;
 mod layers;
 mod manifests;
