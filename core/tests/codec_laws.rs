@@ -4,11 +4,13 @@
 use bytes::Bytes;
 use proptest::prelude::*;
 use syncline_core::protocol::{
-    BucketDescription, CheckpointDiffLine, CheckpointLine, ClientLine, DataHeader, DataLine, Framing, LineDecoder,
-    StreamDescription, StreamError, SubscriptionReason,
+    BucketDescription, BucketPosition, CheckpointDiffLine, CheckpointLine, ClientLine, DataHeader, DataLine, Framing,
+    LineDecoder, RequestedStreams, RequestedSubscription, StreamDescription, StreamError, SubscriptionReason,
+    SyncRequest,
 };
 use syncline_core::{
-    BucketPriority, Checksum, ChunkBuilder, ErrorKind, OpId, OperationKind, OperationRef, Result, WriteCheckpoint,
+    BucketId, BucketPriority, Checksum, ChunkBuilder, DefinitionId, DeployedConfig, DeployedDefinition, ErrorKind,
+    Generation, LookupKey, OpId, OperationKind, OperationRef, Result, SourcePosition, WriteCheckpoint,
 };
 
 const FRAMINGS: [Framing; 3] = [Framing::Ndjson, Framing::NdjsonNested, Framing::Bson];
@@ -299,5 +301,103 @@ fn documents_deeper_than_any_stack_are_stepped_over() {
         assert!(decode(Framing::Ndjson, LineDecoder::DEFAULT_LIMIT, deep.as_bytes(), &[]).is_err());
         let known = format!("{{\"checkpoint\":{deep}");
         assert!(decode(Framing::Ndjson, LineDecoder::DEFAULT_LIMIT, known.as_bytes(), &[]).is_err());
+    }
+}
+
+/// What is stored is read back, and nothing else is stored alike.
+fn stored<T: serde::Serialize + serde::de::DeserializeOwned + PartialEq + std::fmt::Debug>(one: &T, other: &T) {
+    let [one_bytes, other_bytes] = [one, other].map(|value| postcard::to_stdvec(value).unwrap());
+    assert_eq!(postcard::from_bytes::<T>(&one_bytes).unwrap(), *one);
+    assert_eq!(one_bytes == other_bytes, one == other);
+}
+
+fn bucket_id() -> impl Strategy<Value = BucketId> {
+    let parameters = prop::collection::vec(
+        prop_oneof![text().prop_map(serde_json::Value::from), any::<i64>().prop_map(Into::into)],
+        0..3,
+    );
+    (0u32..20, parameters).prop_map(|(definition, parameters)| BucketId {
+        definition: DefinitionId(definition),
+        parameters: serde_json::Value::Array(parameters).to_string().into(),
+    })
+}
+
+fn map() -> impl Strategy<Value = serde_json::Map<String, serde_json::Value>> {
+    let value = prop_oneof![
+        Just(serde_json::Value::Null),
+        any::<i64>().prop_map(Into::into),
+        prop::num::f64::NORMAL.prop_map(Into::into),
+        text().prop_map(Into::into),
+        prop::collection::vec(text(), 0..3).prop_map(Into::into),
+    ];
+    prop::collection::vec((text(), value), 0..4).prop_map(|members| members.into_iter().collect())
+}
+
+fn request() -> impl Strategy<Value = SyncRequest> {
+    let subscription = (text(), prop::option::of(map()), prop::option::of(any::<u8>())).prop_map(
+        |(stream, parameters, override_priority)| RequestedSubscription { stream, parameters, override_priority },
+    );
+    let streams = (any::<bool>(), prop::collection::vec(subscription, 0..4))
+        .prop_map(|(include_defaults, subscriptions)| RequestedStreams { include_defaults, subscriptions });
+    let position = (text(), text()).prop_map(|(name, after)| BucketPosition { name, after });
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>());
+    let metadata = prop::collection::btree_map(text(), text(), 0..3);
+    let rest = (prop::option::of(text()), map(), metadata, prop::option::of(streams));
+    (prop::collection::vec(position, 0..4), flags, rest).prop_map(
+        |(buckets, (include_checksum, raw_data, binary_data), (client_id, parameters, app_metadata, streams))| {
+            SyncRequest {
+                buckets,
+                include_checksum,
+                raw_data,
+                binary_data,
+                client_id,
+                parameters,
+                app_metadata,
+                streams,
+            }
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn a_request_reads_back(request in request()) {
+        let text = serde_json::to_string(&request).unwrap();
+        prop_assert_eq!(serde_json::from_str::<SyncRequest>(&text).unwrap(), request);
+    }
+
+    #[test]
+    fn an_operation_id_is_its_decimal_text(id in any::<u64>(), text in "[+-]?[0-9]{0,20}") {
+        let read = OpId::parse(&OpId(id).to_string());
+        prop_assert_eq!(read, i64::try_from(id).is_ok().then_some(OpId(id)));
+        if let Some(read) = OpId::parse(&text) {
+            // Only zeros and a sign in front of the digits can be lost.
+            let again = read.to_string();
+            prop_assert_eq!(text.trim_start_matches(['+', '-', '0']), again.trim_start_matches('0'));
+        }
+    }
+
+    #[test]
+    fn stored_names_and_positions_read_back(
+        one in (bucket_id(), prop::collection::vec(any::<u8>(), 0..9), 0u32..3),
+        other in (bucket_id(), prop::collection::vec(any::<u8>(), 0..9), 0u32..3),
+    ) {
+        stored(&one.0, &other.0);
+        let position = |bytes: &[u8]| SourcePosition(Bytes::copy_from_slice(bytes));
+        stored(&position(&one.1), &position(&other.1));
+        prop_assert_eq!(position(&one.1).cmp(&position(&other.1)), one.1.cmp(&other.1));
+        // The bytes of a log's position, whose order is that of the numbers.
+        let [a, b] = [&one, &other].map(|(_, bytes, _)| bytes.iter().fold(0u64, |sum, byte| sum << 8 | u64::from(*byte)));
+        prop_assert_eq!(position(&a.to_be_bytes()).cmp(&position(&b.to_be_bytes())), a.cmp(&b));
+        let key = |(bucket, ..): &(BucketId, Vec<u8>, u32)| LookupKey { index: bucket.definition, values: bucket.parameters.clone() };
+        stored(&key(&one), &key(&other));
+        let config = |(bucket, _, number): &(BucketId, Vec<u8>, u32)| DeployedConfig {
+            text: bucket.parameters.clone(),
+            definitions: vec![DeployedDefinition { form: bucket.parameters.clone(), id: bucket.definition }; *number as usize],
+        };
+        stored(&config(&one), &config(&other));
+        // No two buckets of any two stores share a name.
+        let name = |(bucket, _, generation): &(BucketId, Vec<u8>, u32)| bucket.wire_name(Generation(*generation));
+        prop_assert_eq!(name(&one) == name(&other), (&one.0, one.2) == (&other.0, other.2));
     }
 }
