@@ -137,7 +137,7 @@ proptest! {
         let last_op_id = OpId(history.len() as u64);
         if let Some((bucket, off)) = wrong {
             let mut sums = sums;
-            sums[bucket] = sums[bucket] + Checksum(off);
+            sums[bucket] += Checksum(off);
             prop_assert_eq!(publish(&store, &sums, last_op_id), PublishOutcome::Mismatch(vec![bucket_name(bucket).into()]));
             prop_assert!(store.rows("items").is_empty());
             return Ok(());

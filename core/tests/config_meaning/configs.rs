@@ -197,9 +197,21 @@ fn query() -> Sql {
         .boxed()
 }
 
+/// Queries that compare different columns with the same values of the request, and so share their buckets.
+fn siblings() -> impl Strategy<Value = Vec<String>> {
+    let sides = (select(&COLUMNS[..]), select(&COLUMNS[..]), columns(), any::<bool>());
+    let query = sides.prop_map(|(one, other, columns, turned)| {
+        let [one, other] = [format!("{one} = auth.parameter('p0')"), format!("{other} = auth.user_id()")];
+        let [first, second] = if turned { [&other, &one] } else { [&one, &other] };
+        format!("SELECT {columns} FROM t1 WHERE {first} AND {second}")
+    });
+    proptest::collection::vec(query, 2..4)
+}
+
 /// The text of a config with the streams `s0`, `s1`, ….
 pub(crate) fn config() -> impl Strategy<Value = String> {
-    let stream = (proptest::bool::weighted(0.7), proptest::collection::vec(query(), 1..3));
+    let queries = prop_oneof![7 => proptest::collection::vec(query(), 1..3), 1 => siblings()];
+    let stream = (proptest::bool::weighted(0.7), queries);
     proptest::collection::vec(stream, 1..3).prop_map(|streams| {
         let mut text = String::from("config: { edition: 3 }\nstreams:\n");
         for (number, (auto_subscribe, queries)) in streams.iter().enumerate() {
