@@ -56,6 +56,7 @@ fn column() -> Sql {
 fn of_request() -> Sql {
     let function = prop_oneof![
         Just("auth.user_id()".to_owned()),
+        Just("auth.parameter('$.p0.0')".to_owned()),
         select(&["p0", "p1", "list", "missing", "$.list.0", "$.p0.k", "$.p0.0", "$.list.00", "$"][..])
             .prop_map(|name| format!("auth.parameter('{name}')")),
         select(&["p0", "list"][..]).prop_map(|name| format!("connection.parameter('{name}')")),
@@ -158,7 +159,15 @@ fn condition() -> impl Strategy<Value = Condition> {
         1 => (list(ROW_LIST, row()), list(REQUEST_LIST, request()), any::<bool>())
             .prop_map(|(x, y, turned)| if turned { format!("({y} && {x})") } else { format!("({x} && {y})") }),
     ];
+    // Two of its elements, or one, may be what two conditions ask for.
+    let of_one_list =
+        (select(&["auth.user_id()", "'a'"][..]), select(&["auth.parameter('p0')", "connection.parameter('p0')"][..]))
+            .prop_map(|(one, other)| {
+                let found = [one, other].map(|needle| format!("({needle} IN {ROW_LIST})"));
+                Condition::All(found.map(Condition::Match).to_vec())
+            });
     let leaf = prop_oneof![
+        1 => of_one_list,
         2 => plain(column(), ROW_LIST).prop_map(Condition::Plain),
         1 => plain(of_request(), REQUEST_LIST).prop_map(Condition::Plain),
         5 => found.prop_map(Condition::Match),
