@@ -89,6 +89,12 @@ impl MarkerFeed {
         self.state().pending.clear();
     }
 
+    /// The tokens that did not come back yet.
+    #[cfg(feature = "testing")]
+    pub(crate) fn pending(&self) -> Vec<MarkerToken> {
+        self.state().pending.values().cloned().collect()
+    }
+
     /// Ends all streams, and those that are opened later.
     pub fn close(&self) {
         let mut state = self.state();

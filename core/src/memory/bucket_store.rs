@@ -38,7 +38,7 @@ pub struct MemoryBucketStore {
 }
 
 struct Shared {
-    clock: Box<dyn Clock>,
+    clock: Arc<dyn Clock>,
     state: Mutex<State>,
     checkpoints: CheckpointFeed,
     markers: MarkerFeed,
@@ -93,33 +93,35 @@ impl MemoryBucketStore {
 
     /// An empty store that is the same in every run: for simulations. Markers are numbered within the generation.
     pub fn with_clock(clock: impl Clock + 'static, generation: Generation) -> Self {
-        let state = State {
-            generation,
-            last_op: 0,
-            next_definition: 1,
-            next_token: 1,
-            position: None,
-            source_state: None,
-            replicator_state: None,
-            config: None,
-            floor: OpId::ZERO,
-            lookup_floor: OpId::ZERO,
-            dropped: OpId::ZERO,
-            buckets: BTreeMap::new(),
-            rows: BTreeMap::new(),
-            lookups: BTreeMap::new(),
-            requests: MarkerRequests::default(),
-            staged: Staged::default(),
-            compact_from: None,
-        };
         Self {
             shared: Arc::new(Shared {
-                clock: Box::new(clock),
-                state: Mutex::new(state),
+                clock: Arc::new(clock),
+                state: Mutex::new(State::new(generation)),
                 checkpoints: CheckpointFeed::default(),
                 markers: MarkerFeed::default(),
             }),
         }
+    }
+
+    /// What a process would find that opened the store after this one's had died: everything that was committed, and new
+    /// streams. This handle and its clones are left empty.
+    #[cfg(feature = "testing")]
+    pub(crate) fn reopened(&self) -> Self {
+        let mut state = {
+            let mut state = self.state();
+            let generation = state.generation;
+            std::mem::replace(&mut *state, State::new(generation))
+        };
+        state.staged = Staged::after(state.last_op);
+        state.compact_from = None;
+        let checkpoints = CheckpointFeed::new(self.shared.checkpoints.current());
+        if state.last_op > self.published().0 {
+            // Committed and not published: nobody knows any more what it was.
+            checkpoints.record(ChangeCollector::unknown());
+        }
+        let markers = MarkerFeed::new(self.shared.markers.pending());
+        let clock = Arc::clone(&self.shared.clock);
+        Self { shared: Arc::new(Shared { clock, state: Mutex::new(state), checkpoints, markers }) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -151,6 +153,29 @@ fn mix(number: u64) -> u32 {
 }
 
 impl State {
+    /// That of an empty store.
+    fn new(generation: Generation) -> Self {
+        Self {
+            generation,
+            last_op: 0,
+            next_definition: 1,
+            next_token: 1,
+            position: None,
+            source_state: None,
+            replicator_state: None,
+            config: None,
+            floor: OpId::ZERO,
+            lookup_floor: OpId::ZERO,
+            dropped: OpId::ZERO,
+            buckets: BTreeMap::new(),
+            rows: BTreeMap::new(),
+            lookups: BTreeMap::new(),
+            requests: MarkerRequests::default(),
+            staged: Staged::default(),
+            compact_from: None,
+        }
+    }
+
     fn token(&mut self) -> MarkerToken {
         let number = self.next_token;
         self.next_token += 1;

@@ -144,6 +144,12 @@ impl MemoryClientStore {
         .collect()
     }
 
+    /// The id of the client.
+    #[cfg(feature = "testing")]
+    pub(crate) fn client_id(&self) -> Arc<str> {
+        Arc::clone(&self.lock().client_id)
+    }
+
     /// All rows as the application sees them, without their ids.
     #[cfg(feature = "testing")]
     pub(crate) fn visible_rows(&self) -> BTreeMap<RowName, Row> {

@@ -14,7 +14,7 @@ use std::pin::Pin;
 
 pub(crate) use world::Random;
 pub use crate::config::naive_config::{NaiveConfig, NaiveRow, NaiveTable};
-pub use world::{Report, Scenario, World, WorldClient};
+pub use world::{Mortal, Report, Scenario, World, WorldBucketStore, WorldClient, WorldClientStore, WorldStores};
 
 /// A case of a suite, to be run to its end on one thread.
 pub type RunningCase<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;

@@ -2,8 +2,9 @@
 //! and may be dropped there by a crash.
 //!
 //! A call that was dropped before its effect has none; one that was dropped after it has all of it, unknown to its caller.
-//! That is what a crash may do to a store that keeps its contract: each effect is durable before its call returns, so
-//! nothing of it can be lost later.
+//! That is what a crash of its caller may do to a store that keeps its contract: each effect is durable before its call
+//! returns, so nothing of it can be lost later. The process of the store itself may die as well, also in the middle of an
+//! effect: what is there then, the store's own disk decides.
 
 use std::sync::{Arc, Mutex};
 
@@ -15,7 +16,9 @@ use super::database::Database;
 use super::faults::Faults;
 use super::ledger::{Fact, Ledger};
 use super::lock;
+use super::process::Process;
 use super::random::Random;
+use super::stores::WorldBucketStore;
 use super::virtual_time::VirtualTime;
 use crate::bucket::BucketId;
 use crate::bucket_store::{
@@ -23,7 +26,6 @@ use crate::bucket_store::{
 };
 use crate::checkpoint::{BucketChecksum, Checkpoint, LookupKey, LookupRows, Published};
 use crate::error::{Error, Result};
-use crate::memory::MemoryBucketStore;
 use crate::operation::OpId;
 use crate::source::SourcePosition;
 use crate::table::RowKey;
@@ -32,7 +34,7 @@ use crate::write_checkpoint::{ClientKey, MarkerToken, WriteCheckpoint, WriteChec
 /// A bucket store whose calls take time. A handle.
 #[derive(Debug, Clone)]
 pub(super) struct BucketDisk {
-    pub(super) store: MemoryBucketStore,
+    pub(super) store: Arc<dyn WorldBucketStore>,
     pub(super) time: VirtualTime,
     pub(super) random: Random,
     pub(super) ledger: Ledger,
@@ -40,6 +42,8 @@ pub(super) struct BucketDisk {
     pub(super) database: Database,
     /// The position of the last commit.
     pub(super) durable: Arc<Mutex<Option<SourcePosition>>>,
+    /// Where the store stood after the last commit, as whoever opens it again must find it.
+    pub(super) known: Arc<Mutex<Option<Resume>>>,
 }
 
 impl BucketDisk {
@@ -54,6 +58,27 @@ impl BucketDisk {
             return Err(Error::unavailable("the disk of the bucket store is full"));
         }
         Ok(())
+    }
+
+    /// The effect of a call, in the middle of which the process may die: then nobody hears of it.
+    async fn effect<T>(&self, call: impl Future<Output = Result<T>> + Send) -> Result<T> {
+        if !self.faults.dies_now(Process::Host) {
+            return call.await;
+        }
+        if self.store.brace(self.random.next()) {
+            drop(call.await);
+        }
+        self.faults.lock().died.push((Process::Host, None));
+        futures::future::pending().await
+    }
+
+    /// Takes in where the store stands after a commit. `resume` of the store itself forgets what was appended, which is
+    /// nothing right then.
+    pub(super) async fn look(&self) -> Result<Resume> {
+        let resume = self.store.resume().await?;
+        lock(&self.durable).clone_from(&resume.position);
+        *lock(&self.known) = Some(resume.clone());
+        Ok(resume)
     }
 }
 
@@ -75,15 +100,14 @@ impl BucketStore for BucketDisk {
         self.half().await?;
         let buckets: Vec<BucketId> = batch.operations.iter().map(|operation| operation.bucket.clone()).collect();
         self.ledger.record(Fact::Appended { buckets });
-        self.store.append(batch).await?;
+        self.effect(self.store.append(batch)).await?;
         self.half().await
     }
 
     async fn commit(&self, commit: Commit) -> Result<Option<Checkpoint>> {
         self.half().await?;
-        let checkpoint = self.store.commit(commit).await?;
-        let resume = peek(&self.store).await?;
-        lock(&self.durable).clone_from(&resume.position);
+        let checkpoint = self.effect(self.store.commit(commit)).await?;
+        let resume = self.look().await?;
         self.ledger.record(Fact::StoreCommitted {
             position: resume.position,
             state: resume.source_state.map(|state| state.0),
@@ -95,8 +119,8 @@ impl BucketStore for BucketDisk {
 
     async fn reset(&self) -> Result<()> {
         self.half().await?;
-        self.store.reset().await?;
-        *lock(&self.durable) = None;
+        self.effect(self.store.reset()).await?;
+        self.look().await?;
         self.ledger.record(Fact::StoreReset);
         self.half().await
     }
@@ -130,7 +154,7 @@ impl BucketStore for BucketDisk {
         request: WriteCheckpointRequest,
     ) -> Result<WriteCheckpoint> {
         self.half().await?;
-        let number = self.store.request_write_checkpoint(client, request).await?;
+        let number = self.effect(self.store.request_write_checkpoint(client, request)).await?;
         let commits = self.database.commits();
         self.ledger.record(Fact::WriteCheckpointGiven { client: client.clone(), number, commits });
         self.half().await?;
@@ -157,13 +181,8 @@ impl BucketStore for BucketDisk {
 
     async fn compact(&self, limits: CompactLimits) -> Result<Compacted> {
         self.half().await?;
-        let done = self.store.compact(limits).await?;
+        let done = self.effect(self.store.compact(limits)).await?;
         self.ledger.record(Fact::Compacted);
         Ok(done)
     }
-}
-
-/// Where the store stands. `resume` of the store itself forgets what was appended, which is nothing right after a commit.
-async fn peek(store: &MemoryBucketStore) -> Result<Resume> {
-    store.resume().await
 }

@@ -1,8 +1,8 @@
 //! A client's store on a device: every call takes a while before and after its effect, and may be dropped there by a crash
 //! of the application.
 //!
-//! As with the bucket store, a crash leaves all of an effect or nothing: what returned was synced. Of `stage`, which may
-//! take several transactions, a crash may leave a beginning.
+//! As with the bucket store, what returned was synced, and what is left of an effect in the middle of which the device lost
+//! its power, its own disk decides. Of `stage`, which may take several transactions, a crash may leave a beginning.
 
 use async_trait::async_trait;
 use bytestring::ByteString;
@@ -13,7 +13,9 @@ use std::sync::Arc;
 
 use super::faults::Faults;
 use super::ledger::{Fact, Ledger};
+use super::process::Process;
 use super::random::Random;
+use super::stores::WorldClientStore;
 use super::virtual_time::VirtualTime;
 use crate::bucket::BucketPriority;
 use crate::client_store::{
@@ -21,7 +23,6 @@ use crate::client_store::{
 };
 use crate::error::{Error, Result};
 use crate::local_transaction::{LocalTransaction, Uploaded};
-use crate::memory::MemoryClientStore;
 use crate::operation::OpId;
 use crate::protocol::DataLine;
 use crate::time::WallTime;
@@ -31,7 +32,7 @@ use crate::write_checkpoint::WriteCheckpoint;
 #[derive(Debug, Clone)]
 pub(super) struct Device {
     pub(super) client: usize,
-    pub(super) store: MemoryClientStore,
+    pub(super) store: Arc<dyn WorldClientStore>,
     pub(super) time: VirtualTime,
     pub(super) random: Random,
     pub(super) ledger: Ledger,
@@ -50,6 +51,24 @@ impl Device {
             return Err(Error::unavailable("the disk of the device is full"));
         }
         Ok(())
+    }
+
+    /// The effect of a call, in the middle of which the device may lose its power: then nobody hears of it.
+    async fn effect<T>(
+        &self,
+        publish: Option<&PublishRequest>,
+        call: impl Future<Output = Result<T>> + Send,
+    ) -> Result<T> {
+        let process = Process::Client(self.client);
+        if !self.faults.dies_now(process) {
+            return call.await;
+        }
+        let made = self.store.brace(self.random.next());
+        if made {
+            drop(call.await);
+        }
+        self.faults.lock().died.push((process, publish.filter(|_| made).cloned()));
+        futures::future::pending().await
     }
 
     fn touched(&self) {
@@ -87,13 +106,13 @@ impl ClientStore for Device {
         expires_at: Option<WallTime>,
     ) -> Result<()> {
         self.half().await?;
-        self.store.subscribe(stream, parameters, priority, expires_at).await?;
+        self.effect(None, self.store.subscribe(stream, parameters, priority, expires_at)).await?;
         self.half().await
     }
 
     async fn begin_checkpoint(&self, target: &Arc<TargetCheckpoint>) -> Result<()> {
         self.half().await?;
-        self.store.begin_checkpoint(target).await?;
+        self.effect(None, self.store.begin_checkpoint(target)).await?;
         self.touched();
         self.half().await
     }
@@ -101,7 +120,7 @@ impl ClientStore for Device {
     async fn stage(&self, lines: &[DataLine]) -> Result<()> {
         for line in lines {
             self.half().await?;
-            self.store.stage(std::slice::from_ref(line)).await?;
+            self.effect(None, self.store.stage(std::slice::from_ref(line))).await?;
             self.touched();
         }
         self.half().await
@@ -109,7 +128,7 @@ impl ClientStore for Device {
 
     async fn publish(&self, request: &PublishRequest) -> Result<PublishOutcome> {
         self.half().await?;
-        let outcome = self.store.publish(request).await?;
+        let outcome = self.effect(Some(request), self.store.publish(request)).await?;
         let last_synced_at = self.store.resume(WallTime(i64::MIN)).await?.last_synced_at;
         self.ledger.record(Fact::Published {
             client: self.client,
@@ -134,14 +153,14 @@ impl ClientStore for Device {
 
     async fn finish_upload(&self, transaction: &LocalTransaction, outcome: &Uploaded) -> Result<()> {
         self.half().await?;
-        self.store.finish_upload(transaction, outcome).await?;
+        self.effect(None, self.store.finish_upload(transaction, outcome)).await?;
         self.touched();
         self.half().await
     }
 
     async fn cover(&self, upto: UploadSequence, checkpoint: WriteCheckpoint) -> Result<()> {
         self.half().await?;
-        self.store.cover(upto, checkpoint).await?;
+        self.effect(None, self.store.cover(upto, checkpoint)).await?;
         self.touched();
         self.half().await
     }

@@ -1,10 +1,13 @@
 //! How badly the ends behave at the moment, apart from the network of a client, which is its [`Link`](super::link::Link)'s.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Waker;
 
 use super::lock;
+use super::process::Process;
+use crate::client_store::PublishRequest;
 
 /// The faults of a world, for its ends to ask. A handle.
 #[derive(Clone, Default)]
@@ -31,12 +34,21 @@ pub(super) struct FaultState {
     pub(super) device_fails: u64,
     /// A signal of a changed upload queue is lost.
     pub(super) signals_lost: u64,
+    /// Processes that die in the middle of what they next do to their stores.
+    pub(super) doomed: BTreeSet<Process>,
+    /// Processes that just died so, each with the publish that it was at.
+    pub(super) died: Vec<(Process, Option<PublishRequest>)>,
     wakers: Vec<Waker>,
 }
 
 impl Faults {
     pub(super) fn lock(&self) -> MutexGuard<'_, FaultState> {
         lock(&self.0)
+    }
+
+    /// Whether a process dies in the middle of what it does to its store just now.
+    pub(super) fn dies_now(&self, process: Process) -> bool {
+        self.lock().doomed.remove(&process)
     }
 
     /// Changes them, and wakes who waits for a change.

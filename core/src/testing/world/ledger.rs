@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use super::lock;
 use super::process::Process;
 use crate::bucket::BucketId;
+use crate::bucket_store::Resume;
 use crate::checkpoint::Checkpoint;
 use crate::client_store::{ClientState, PublishOutcome, PublishRequest};
 use crate::config::StreamSubscription;
@@ -36,6 +37,9 @@ pub(super) enum Fact {
     StoreCommitted { position: Option<SourcePosition>, state: Option<bytes::Bytes>, checkpoint: Option<Checkpoint> },
     /// The bucket store forgot everything.
     StoreReset,
+    /// The bucket store was opened again after its process had died: where it had stood, and where it stands. `amid` a call,
+    /// of which nobody knows whether it took effect.
+    StoreReopened { known: Box<Resume>, found: Box<Resume>, amid: bool },
     /// The bucket store was compacted.
     Compacted,
     /// The bucket store gave a client this write checkpoint, when there were so many commits.
@@ -57,6 +61,13 @@ pub(super) enum Fact {
         client: usize,
         request: Box<PublishRequest>,
         outcome: PublishOutcome,
+        kept: Vec<(bytestring::ByteString, OpId)>,
+        last_synced_at: Option<WallTime>,
+    },
+    /// A client's store was opened again after its process had died, perhaps amid a publish. `kept` are its buckets.
+    Reopened {
+        client: usize,
+        publish: Option<Box<PublishRequest>>,
         kept: Vec<(bytestring::ByteString, OpId)>,
         last_synced_at: Option<WallTime>,
     },
@@ -120,6 +131,10 @@ impl fmt::Display for Fact {
                 }
             }
             Self::StoreReset => f.write_str("bucket store: reset"),
+            Self::StoreReopened { found, amid, .. } => {
+                let amid = if *amid { " after a death amid a call" } else { "" };
+                write!(f, "bucket store: opened again{amid} at {}", position(&found.position))
+            }
             Self::Compacted => f.write_str("bucket store: compacted"),
             Self::WriteCheckpointGiven { client, number, commits } => {
                 write!(f, "bucket store: gives {} write checkpoint {number} at commit {commits}", client.0)
@@ -149,6 +164,10 @@ impl fmt::Display for Fact {
                     write!(f, " up to priority {}", priority.0)?;
                 }
                 write!(f, ": {outcome:?}")
+            }
+            Self::Reopened { client, publish, .. } => {
+                let amid = if publish.is_some() { " after a death amid a publish" } else { "" };
+                write!(f, "client {client} opens its store again{amid}")
             }
             Self::Touched { client } => write!(f, "client {client} stores something"),
             Self::Corrupted { client, bucket } => write!(f, "network: data of {bucket} to client {client} damaged"),

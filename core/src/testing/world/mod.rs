@@ -8,12 +8,14 @@ mod backend;
 mod bucket_disk;
 mod client_end;
 mod content;
+mod crashes;
 mod database;
 mod device;
 mod executor;
 mod faults;
 mod ledger;
 mod link;
+mod memory_stores;
 mod network;
 mod oracle;
 mod pipe;
@@ -26,19 +28,22 @@ mod simulation;
 mod source;
 #[cfg(test)]
 mod source_tests;
+mod stores;
 mod timeline;
 mod tokens;
 mod virtual_time;
 
 pub(crate) use random::Random;
 pub use scenario::{Report, Scenario};
+pub use stores::{Mortal, WorldBucketStore, WorldClientStore, WorldStores};
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Map, Value as Json};
 
 use self::database::Change;
 use self::link::Mode;
+use self::memory_stores::MemoryStores;
 use self::oracle::Failure;
 use self::simulation::Simulation;
 use crate::config::{StreamSubscription, SyncConfig};
@@ -97,7 +102,12 @@ impl World {
 
     /// The same in which chance takes another course: what is under way at the same time ends in another order.
     pub fn seeded(config: SyncConfig, seed: u64) -> Self {
-        let mut simulation = Simulation::new(config, seed, None);
+        Self::over(config, seed, Arc::new(MemoryStores))
+    }
+
+    /// The same over stores of one's own, instead of those in memory.
+    pub fn over(config: SyncConfig, seed: u64, stores: Arc<dyn WorldStores>) -> Self {
+        let mut simulation = Simulation::new(config, seed, None, stores);
         simulation.start_replicator();
         simulation.start_server();
         Self(simulation)

@@ -11,6 +11,9 @@ pub(super) enum Process {
     Replicator,
     /// The sync service with its streams.
     Server,
+    /// What replicator and service run in together with their bucket store, which is lost with it and opened again. It has
+    /// no tasks of its own.
+    Host,
     /// An application on a device, by the number of its client.
     Client(usize),
 }
@@ -21,6 +24,7 @@ impl fmt::Display for Process {
             Self::World => f.write_str("world"),
             Self::Replicator => f.write_str("replicator"),
             Self::Server => f.write_str("server"),
+            Self::Host => f.write_str("host of the bucket store"),
             Self::Client(number) => write!(f, "client {number}"),
         }
     }

@@ -1,5 +1,6 @@
 //! The machinery of a world: its processes over its ends, one step at a time, with the oracle looking on.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -24,17 +25,16 @@ use super::process::Process;
 use super::random::Random;
 use super::server::Port;
 use super::source::SimulatedSource;
+use super::stores::WorldStores;
 use super::timeline::Timeline;
 use super::tokens::{Identities, Verifier};
 use super::virtual_time::{ProcessClock, VirtualTime, WallOffset};
-use crate::bucket::Generation;
 use crate::bucket_store::BucketStore;
 use crate::client::SyncClient;
 use crate::clock::Clock;
 use crate::config::{StreamSubscription, SyncConfig};
 use crate::identity::Identity;
-use crate::local_transaction::{LocalTransaction, LocalWrite};
-use crate::memory::{MemoryBucketStore, MemoryClientStore};
+use crate::local_transaction::LocalWrite;
 use crate::replication::Replicator;
 use crate::server::{ServiceLimits, SessionLimits, SyncService};
 
@@ -45,15 +45,16 @@ const BUSY: u64 = 100_000;
 pub(super) struct Simulation {
     pub(super) seed: u64,
     pub(super) config: SyncConfig,
-    executor: Executor,
+    pub(super) executor: Executor,
     spawner: Spawner,
     pub(super) time: VirtualTime,
     pub(super) random: Random,
     pub(super) ledger: Ledger,
     pub(super) database: Database,
     pub(super) faults: Faults,
-    disk: BucketDisk,
-    port: Port,
+    pub(super) disk: BucketDisk,
+    stores: Arc<dyn WorldStores>,
+    pub(super) port: Port,
     identities: Identities,
     backend: Backend,
     pub(super) devices: Vec<Device>,
@@ -69,11 +70,13 @@ pub(super) struct Simulation {
     pub(super) compact_every: Option<Duration>,
     pub(super) limits: ServiceLimits,
     pub(super) token_life: Arc<Mutex<Option<Duration>>>,
+    /// Processes that were crashed.
+    pub(super) down: BTreeSet<Process>,
 }
 
 impl Simulation {
     /// A world in which nothing runs yet.
-    pub(super) fn new(config: SyncConfig, seed: u64, rule: Option<Rule>) -> Self {
+    pub(super) fn new(config: SyncConfig, seed: u64, rule: Option<Rule>, stores: Arc<dyn WorldStores>) -> Self {
         let random = Random::new(seed);
         let (time, ledger, database, faults) =
             (VirtualTime::default(), Ledger::default(), Database::default(), Faults::default());
@@ -86,15 +89,15 @@ impl Simulation {
         let spawner = executor.spawner();
         let server_wall = WallOffset::default();
         let server_clock = ProcessClock::new(time.clone(), 0, server_wall.clone());
-        let generation = Generation(u32::try_from(random.between(1, u64::from(u32::MAX))).unwrap_or(1));
         let disk = BucketDisk {
-            store: MemoryBucketStore::with_clock(server_clock.clone(), generation),
+            store: stores.bucket_store(Arc::new(server_clock.clone()), random.next()),
             time: time.clone(),
             random: random.fork(),
             ledger: ledger.clone(),
             faults: faults.clone(),
             database: database.clone(),
             durable: Arc::default(),
+            known: Arc::default(),
         };
         let limits = ServiceLimits {
             // Small, so that small worlds have downloads of many reads and lines.
@@ -115,6 +118,7 @@ impl Simulation {
             database,
             faults,
             disk,
+            stores,
             identities: Identities::default(),
             devices: Vec::new(),
             clients: Vec::new(),
@@ -127,6 +131,7 @@ impl Simulation {
             compact_every: Some(Duration::from_secs(600)),
             limits,
             token_life: Arc::default(),
+            down: BTreeSet::new(),
         }
     }
 
@@ -166,7 +171,7 @@ impl Simulation {
         link.lock().delay = 5;
         self.devices.push(Device {
             client: number,
-            store: MemoryClientStore::new(client_id),
+            store: self.stores.client_store(&client_id),
             time: self.time.clone(),
             random: self.random.fork(),
             ledger: self.ledger.clone(),
@@ -201,25 +206,13 @@ impl Simulation {
 
     /// Gives replicator and server a new store and another config; both were stopped before and start again.
     pub(super) fn switch_config(&mut self, config: SyncConfig, rule: Option<Rule>) {
-        // A store in memory is ready at once.
+        // Outside of the world's time.
         let reset = self.disk.store.reset().now_or_never();
-        assert!(matches!(reset, Some(Ok(()))), "a store in memory can be reset: {reset:?}");
-        *lock(&self.disk.durable) = None;
+        assert!(matches!(reset, Some(Ok(()))), "the store of a world can be reset: {reset:?}");
+        self.look_at_store();
         self.ledger.record(Fact::StoreReset);
         self.config = config.clone();
         self.oracle.switch(config, rule);
-    }
-
-    /// Ends a process where it is.
-    pub(super) fn crash(&mut self, process: Process) {
-        self.ledger.note(format!("{process} crashes"));
-        match process {
-            Process::Server => self.port.listen(None),
-            Process::Client(client) => self.clients[client] = None,
-            _ => {}
-        }
-        self.executor.crash(process);
-        self.oracle.crashed(process);
     }
 
     fn run(&self, process: Process, future: impl Future<Output = crate::error::Result<()>> + Send + 'static) {
@@ -238,17 +231,16 @@ impl Simulation {
 
     // ---- applications --------------------------------------------------------------------------------------------
 
-    /// Makes local writes in one transaction; their numbers are given here.
+    /// Makes local writes in one transaction; their numbers are given by the store.
     pub(super) fn write(&mut self, client: usize, writes: Vec<LocalWrite>) -> Result<(), Failure> {
-        let transaction_id = self.devices[client].store.write(writes.clone());
-        let mut crud = writes;
-        for (write, op_id) in crud.iter_mut().zip(transaction_id..) {
-            write.op_id = op_id;
-            write.tx_id = Some(transaction_id);
+        if self.faults.dies_now(Process::Client(client)) {
+            self.die_while_writing(client, writes);
+            return self.observe();
         }
-        let transaction =
-            LocalTransaction { transaction_id: Some(transaction_id), client_id: Some(client_id(client)), crud };
-        self.ledger.record(Fact::Wrote { client, transaction });
+        match self.devices[client].store.write(writes) {
+            Some(transaction) => self.ledger.record(Fact::Wrote { client, transaction }),
+            None => self.ledger.note(format!("client {client} writes what changes nothing")),
+        }
         self.observe()
     }
 
@@ -321,6 +313,7 @@ impl Simulation {
                 if let Process::Client(client) = process {
                     self.timeline.mix(client as u64);
                 }
+                self.bury();
             }
             None => match self.time.next() {
                 Some(at) if at <= until => {
@@ -356,7 +349,7 @@ impl Simulation {
         let now = self.time.now();
         let view = View {
             database: &self.database,
-            store: &self.disk.store,
+            store: &*self.disk.store,
             devices: &self.devices,
             clients: &self.clients,
             now,
@@ -376,7 +369,7 @@ impl Simulation {
     pub(super) fn ask<T>(&mut self, question: impl FnOnce(&mut Oracle, &View<'_>) -> T) -> T {
         let view = View {
             database: &self.database,
-            store: &self.disk.store,
+            store: &*self.disk.store,
             devices: &self.devices,
             clients: &self.clients,
             now: self.time.now(),
@@ -423,7 +416,12 @@ impl Simulation {
     }
 
     pub(super) fn rows(&self, client: usize, table: &str) -> Vec<Row> {
-        self.devices[client].store.rows(table)
+        let rows = self.devices[client].store.visible_rows().into_iter().filter(|((of, _), _)| of == table);
+        rows.map(|((_, id), mut row)| {
+            row.insert("id".to_owned(), Json::String(id));
+            row
+        })
+        .collect()
     }
 
     /// Tokens last so long from now on; those that were given out stay.

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use super::super::stores::WorldBucketStore;
 use super::expected::{Rows, parsed};
 use crate::bucket::BucketId;
-use crate::bucket_store::{BucketStore, ReadRequest};
+use crate::bucket_store::ReadRequest;
 use crate::checksum::Checksum;
 use crate::chunk::OperationRef;
-use crate::memory::MemoryBucketStore;
 use crate::operation::{OpId, OperationKind};
 use futures::FutureExt;
 
@@ -88,7 +88,7 @@ impl BucketHistory {
 }
 
 /// The operations that the store has of a bucket now, in `(after, upto]`.
-pub(super) fn read(store: &MemoryBucketStore, bucket: &BucketId, after: OpId, upto: OpId) -> Vec<Seen> {
+pub(super) fn read(store: &dyn WorldBucketStore, bucket: &BucketId, after: OpId, upto: OpId) -> Vec<Seen> {
     let request = ReadRequest { bucket: bucket.clone(), after, upto, max_bytes: usize::MAX };
     let answers = store.read(&[request]).now_or_never().and_then(Result::ok).unwrap_or_default();
     let mut operations = Vec::new();

@@ -1,8 +1,9 @@
 //! S9, S10 and C5: that things go on. Looked at once faults have ended and time has passed.
 
+use super::expected::is_one_of;
 use super::failure::{Failure, Verdict};
 use super::{Oracle, View};
-use crate::client_store::{ClientStore, UploadState};
+use crate::client_store::UploadState;
 use futures::FutureExt;
 
 impl Oracle {
@@ -55,7 +56,7 @@ impl Oracle {
         };
         let are = view.devices[client].store.visible_rows();
         if let Some((name, rows)) =
-            should_be.iter().find(|(name, rows)| are.get(*name).is_none_or(|row| !rows.contains(row)))
+            should_be.iter().find(|(name, rows)| are.get(*name).is_none_or(|row| !is_one_of(row, rows)))
         {
             return Some(format!(
                 "client {client} shows checkpoint {} with {name:?} as {:?}, but at commit {commits} it is {rows:?}",

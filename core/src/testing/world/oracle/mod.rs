@@ -13,6 +13,7 @@ mod failure;
 mod liveness;
 mod operations;
 mod reads;
+mod recovery;
 mod streams;
 mod uploads;
 
@@ -29,13 +30,13 @@ use super::database::Database;
 use super::device::Device;
 use super::ledger::Fact;
 use super::process::Process;
+use super::stores::WorldBucketStore;
 use crate::bucket::BucketId;
 use crate::checkpoint::Checkpoint;
 use crate::client::SyncClient;
 use crate::config::{StreamSubscription, SyncConfig};
 use crate::identity::Identity;
 use crate::local_transaction::LocalTransaction;
-use crate::memory::MemoryBucketStore;
 use crate::operation::OpId;
 use crate::protocol::ClientLine;
 use crate::time::WallTime;
@@ -45,7 +46,7 @@ use crate::write_checkpoint::{ClientKey, WriteCheckpoint};
 #[derive(Debug)]
 pub(super) struct View<'a> {
     pub(super) database: &'a Database,
-    pub(super) store: &'a MemoryBucketStore,
+    pub(super) store: &'a dyn WorldBucketStore,
     pub(super) devices: &'a [Device],
     pub(super) clients: &'a [Option<SyncClient>],
     pub(super) now: u64,
@@ -218,6 +219,7 @@ impl Oracle {
                 self.reset = true;
                 Ok(())
             }
+            Fact::StoreReopened { known, found, amid } => self.s3_a_crash_loses_no_commit(view, known, found, *amid),
             Fact::Compacted => self.s5_compaction_changes_nothing(view),
             Fact::WriteCheckpointGiven { client, number, commits } => {
                 let of = self.given.entry(client.clone()).or_default();
@@ -265,6 +267,9 @@ impl Oracle {
                     self.published(*client, request, *last_synced_at)?;
                 }
                 self.client(*client, view)
+            }
+            Fact::Reopened { client, publish, kept, last_synced_at } => {
+                self.c2_a_crash_loses_no_write(view, *client, publish.as_deref(), *last_synced_at, kept)
             }
             Fact::Touched { client } => self.client(*client, view),
             Fact::Corrupted { client, bucket } => {

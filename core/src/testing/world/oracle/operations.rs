@@ -1,9 +1,8 @@
 //! S1 and S5: operation ids, and what compaction may do to operations.
 
 use super::bucket_history::{Reduction, read};
-use super::failure::{Verdict, holds};
+use super::failure::{Failure, Verdict, holds};
 use super::{Oracle, View};
-use crate::bucket_store::BucketStore;
 use crate::checkpoint::Checkpoint;
 use crate::operation::OpId;
 use futures::FutureExt;
@@ -47,13 +46,19 @@ impl Oracle {
     ///
     /// That a checkpoint which compaction invalidated is not completed shows in C6: no client sees a sum that differs.
     pub(super) fn s5_compaction_changes_nothing(&mut self, view: &View<'_>) -> Verdict {
+        self.s5_nothing_differs(view).map_err(|what| Failure { invariant: "S5", what })
+    }
+
+    /// S5 as well: how what the store has now differs from what it had, if it does.
+    pub(super) fn s5_nothing_differs(&self, view: &View<'_>) -> Result<(), String> {
+        let holds = |truth: bool, what: &dyn Fn() -> String| if truth { Ok(()) } else { Err(what()) };
         let at = self.last_checkpoint;
         for (bucket, history) in &self.histories {
             let now = read(view.store, bucket, OpId::ZERO, at);
             let told = view.store.checksums(at, std::slice::from_ref(bucket)).now_or_never();
             let told = told.and_then(Result::ok).and_then(|mut sums| sums.pop()).map(|sum| sum.checksum);
             // A definition that is gone has no sums any more.
-            holds("S5", told.is_none_or(|told| told == history.reduction.sum), || {
+            holds(told.is_none_or(|told| told == history.reduction.sum), &|| {
                 format!("the sum of {bucket:?} at {at} is {told:?}, but was {:?}", history.reduction.sum)
             })?;
             let step = (history.operations.len() / RESUME_POINTS).max(1);
@@ -61,7 +66,7 @@ impl Oracle {
             for point in std::iter::once(OpId::ZERO).chain(points) {
                 let mut client = Reduction::of(history.operations.iter().take_while(|one| one.op_id <= point));
                 now.iter().filter(|one| one.op_id > point).for_each(|one| client.apply(one));
-                holds("S5", client == history.reduction, || {
+                holds(client == history.reduction, &|| {
                     format!("a client at {point} of {bucket:?} ends up with {client:?}, not {:?}", history.reduction)
                 })?;
             }

@@ -1,6 +1,6 @@
 //! C1 and C3: what an application sees, and when that may change.
 
-use super::expected::{Name, Rows};
+use super::expected::{Name, Rows, is_one_of};
 use super::failure::{Failure, Verdict, holds};
 use super::{ClientModel, Oracle, View};
 use crate::bucket::BucketPriority;
@@ -17,7 +17,7 @@ impl Oracle {
         let model = &self.clients[client];
         let should_be = model.visible();
         let are = view.devices[client].store.visible_rows();
-        let wrong = are.iter().find(|(name, row)| should_be.get(name).is_none_or(|rows| !rows.contains(row)));
+        let wrong = are.iter().find(|(name, row)| should_be.get(name).is_none_or(|rows| !is_one_of(row, rows)));
         if let Some((name, row)) = wrong {
             let what = format!(
                 "client {client} sees {name:?} as {row:?}, not as {:?} (checkpoint {})",

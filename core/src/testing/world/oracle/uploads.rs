@@ -2,7 +2,7 @@
 
 use super::failure::{Verdict, holds};
 use super::{Oracle, View};
-use crate::client_store::{ClientStore, UploadState};
+use crate::client_store::UploadState;
 use crate::local_transaction::LocalTransaction;
 use futures::FutureExt;
 

@@ -19,6 +19,8 @@ pub(super) enum Action {
     Unsubscribe(usize, usize),
     /// A process ends where it is.
     Crash(Process),
+    /// A process dies in the middle of what it next does to its store, as by a power loss.
+    CrashAmid(Process),
     /// A process that was crashed starts again.
     Restart(Process),
     /// The network of a client.
@@ -74,6 +76,7 @@ impl fmt::Display for Action {
             }
             Self::Unsubscribe(client, index) => write!(f, "client {client} leaves subscription {index}"),
             Self::Crash(process) => write!(f, "{process} crashes"),
+            Self::CrashAmid(process) => write!(f, "{process} crashes amid its next write"),
             Self::Restart(process) => write!(f, "{process} starts again"),
             Self::Network(client, fault) => write!(f, "network of client {client}: {fault:?}"),
             Self::BucketDisk(slow, fails) => write!(f, "bucket store: up to {slow} ms, {fails} ‰ fail"),

@@ -1,7 +1,7 @@
 //! Carrying out a scenario.
 
-use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value as Json;
@@ -10,6 +10,7 @@ use super::super::link::Mode;
 use super::super::oracle::{Failure, Rule};
 use super::super::process::Process;
 use super::super::simulation::Simulation;
+use super::super::stores::WorldStores;
 use super::action::{Action, NetworkFault};
 use super::{Report, Scenario, rule};
 use crate::bucket::BucketPriority;
@@ -25,8 +26,8 @@ const NUDGED_BY: u64 = 50;
 /// How often that is looked at.
 const LOOK_EVERY: u64 = 250;
 
-pub(super) fn run(scenario: &Scenario) -> Report {
-    let mut run = Run::new(scenario);
+pub(super) fn run(scenario: &Scenario, stores: &Arc<dyn WorldStores>) -> Report {
+    let mut run = Run::new(scenario, Arc::clone(stores));
     // A panic of the code under test is a failure like any other, and its seed is worth as much.
     let outcome = catch_unwind(AssertUnwindSafe(|| run.all()));
     let failure = match outcome {
@@ -53,21 +54,19 @@ pub(super) fn run(scenario: &Scenario) -> Report {
 struct Run<'a> {
     scenario: &'a Scenario,
     world: Simulation,
-    /// Processes that were crashed.
-    down: BTreeSet<Process>,
     /// The other config is deployed.
     switched: bool,
     healed_in: u64,
 }
 
 impl<'a> Run<'a> {
-    fn new(scenario: &'a Scenario) -> Self {
+    fn new(scenario: &'a Scenario, stores: Arc<dyn WorldStores>) -> Self {
         let config = SyncConfig::parse(rule::CONFIG).unwrap_or_else(|problems| panic!("{problems}"));
         let setup = &scenario.setup;
-        let mut world = Simulation::new(config, scenario.seed, Some(rule::rows));
+        let mut world = Simulation::new(config, scenario.seed, Some(rule::rows), stores);
         world.compact_every = Some(Duration::from_secs(setup.compact_every_s));
         world.limit_tokens(setup.token_life_s.map(Duration::from_secs));
-        Self { scenario, world, down: BTreeSet::new(), switched: false, healed_in: 0 }
+        Self { scenario, world, switched: false, healed_in: 0 }
     }
 
     fn all(&mut self) -> Result<(), Failure> {
@@ -111,12 +110,11 @@ impl<'a> Run<'a> {
                 }
             }
             Action::Unsubscribe(client, index) => world.unsubscribe(*client, *index),
-            Action::Crash(process) => {
-                if self.down.insert(*process) {
-                    world.crash(*process);
-                }
+            Action::Crash(process) => world.crash(*process),
+            Action::CrashAmid(process) => {
+                world.faults.lock().doomed.insert(*process);
             }
-            Action::Restart(process) => self.restart(*process),
+            Action::Restart(process) => world.restart(*process),
             Action::Network(client, fault) => self.network(*client, *fault),
             Action::SourceAway(away) => world.faults.set(|faults| faults.source_away = *away),
             Action::SourceCut => world.faults.set(|faults| faults.source_cuts += 1),
@@ -140,9 +138,7 @@ impl<'a> Run<'a> {
 
     fn switch_config(&mut self) {
         for process in [Process::Replicator, Process::Server] {
-            if self.down.insert(process) {
-                self.world.crash(process);
-            }
+            self.world.crash(process);
         }
         let (text, rule): (_, Rule) = match self.switched {
             false => (rule::OTHER_CONFIG, rule::rows_of_other),
@@ -151,19 +147,7 @@ impl<'a> Run<'a> {
         self.switched = !self.switched;
         let config = SyncConfig::parse(text).unwrap_or_else(|problems| panic!("{problems}"));
         self.world.switch_config(config, Some(rule));
-        self.restart(Process::Replicator);
-        self.restart(Process::Server);
-    }
-
-    fn restart(&mut self, process: Process) {
-        if self.down.remove(&process) {
-            match process {
-                Process::Replicator => self.world.start_replicator(),
-                Process::Server => self.world.start_server(),
-                Process::Client(client) => self.world.start_client(client),
-                Process::World => {}
-            }
-        }
+        self.world.restart(Process::Host);
     }
 
     fn network(&mut self, client: usize, fault: NetworkFault) {
@@ -193,6 +177,7 @@ impl<'a> Run<'a> {
             faults.source_away = false;
             (faults.marker_answers_lost, faults.store_fails, faults.device_fails, faults.signals_lost) = (0, 0, 0, 0);
             (faults.store_delay, faults.device_delay) = (1, 1);
+            faults.doomed.clear();
         });
         self.world.server_wall.set(0);
         for client in 0..self.world.ends.len() {
@@ -204,9 +189,8 @@ impl<'a> Run<'a> {
                 self.world.ends[client].link.reset();
             }
         }
-        for process in std::mem::take(&mut self.down) {
-            self.down.insert(process);
-            self.restart(process);
+        for process in self.world.down.clone() {
+            self.world.restart(process);
         }
     }
 

@@ -93,7 +93,8 @@ fn trouble(random: &Random, client: usize, at: u64, steps: &mut Vec<Step>) {
     let later = at + if random.permille(700) { random.between(10, 3_000) } else { random.between(3_000, 90_000) };
     let network = |fault| Action::Network(client, fault);
     let crash = |process| (Action::Crash(process), Some(Action::Restart(process)));
-    let (begins, ends) = match random.below(22) {
+    let amid = |process| (Action::CrashAmid(process), Some(Action::Restart(process)));
+    let (begins, ends) = match random.below(26) {
         0 | 1 => crash(Process::Replicator),
         2 => crash(Process::Server),
         3..=5 => crash(Process::Client(client)),
@@ -122,6 +123,9 @@ fn trouble(random: &Random, client: usize, at: u64, steps: &mut Vec<Step>) {
             let fails = if random.permille(500) { random.below(200) } else { 0 };
             (Action::DeviceDisk(random.between(1, 400), fails), Some(Action::DeviceDisk(1, 0)))
         }
+        21 => crash(Process::Host),
+        22 | 23 => amid(Process::Host),
+        24 => amid(Process::Client(client)),
         20 => (Action::SignalsLost(random.between(100, 1_000)), Some(Action::SignalsLost(0))),
         _ => {
             const HOUR: i64 = 3_600_000;

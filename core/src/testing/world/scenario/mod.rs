@@ -10,11 +10,14 @@ mod rule;
 mod shrink;
 
 use std::fmt;
+use std::sync::Arc;
 
 use self::action::Action;
 use super::database::Change;
+use super::memory_stores::MemoryStores;
 use super::oracle::Failure;
 use super::random::Random;
+use super::stores::WorldStores;
 
 /// A run of a world, drawn from a seed.
 ///
@@ -82,9 +85,14 @@ impl Scenario {
         generate::scenario(seed, &random)
     }
 
-    /// Runs it.
+    /// Runs it over stores in memory.
     pub fn run(&self) -> Report {
-        drive::run(self)
+        self.run_over(&in_memory())
+    }
+
+    /// Runs it over these stores.
+    pub fn run_over(&self, stores: &Arc<dyn WorldStores>) -> Report {
+        drive::run(self, stores)
     }
 
     /// Runs the scenario of a seed, and panics if a promise is broken: with the command that repeats it, the smallest part
@@ -93,20 +101,36 @@ impl Scenario {
     /// # Panics
     /// See above.
     pub fn check(seed: u64) -> Report {
-        match Self::of(seed).shrunk() {
+        Self::check_over(seed, &in_memory())
+    }
+
+    /// The same over these stores.
+    ///
+    /// # Panics
+    /// See [`check`](Self::check).
+    pub fn check_over(seed: u64, stores: &Arc<dyn WorldStores>) -> Report {
+        match Self::of(seed).shrunk_over(stores) {
             Ok(report) => report,
-            Err(smallest) => panic!(
-                "{smallest}\nrepeat with: WORLD_FROM={seed} WORLD_SEEDS=1 cargo nextest run -p syncline-core \
-                 --all-features --test world seeds"
-            ),
+            Err(smallest) => {
+                let test = stores.test();
+                panic!("{smallest}\nrepeat with: WORLD_FROM={seed} WORLD_SEEDS=1 cargo nextest run {test}");
+            }
         }
     }
 
     /// Runs it; if a promise is broken, what is returned is the smallest part of it that still breaks it.
     pub(crate) fn shrunk(&self) -> Result<Report, Report> {
-        let report = self.run();
-        if report.failure.is_some() { Err(shrink::smallest(self, &report)) } else { Ok(report) }
+        self.shrunk_over(&in_memory())
     }
+
+    fn shrunk_over(&self, stores: &Arc<dyn WorldStores>) -> Result<Report, Report> {
+        let report = self.run_over(stores);
+        if report.failure.is_some() { Err(shrink::smallest(self, &report, stores)) } else { Ok(report) }
+    }
+}
+
+fn in_memory() -> Arc<dyn WorldStores> {
+    Arc::new(MemoryStores)
 }
 
 impl Report {

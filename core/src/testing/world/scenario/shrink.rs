@@ -1,12 +1,15 @@
 //! Finding the smallest part of a scenario that still breaks the same promise.
 
+use std::sync::Arc;
+
+use super::super::stores::WorldStores;
 use super::{Report, Scenario};
 
 /// Runs that are made to find it, at most.
 const RUNS: usize = 400;
 
 /// Leaves out steps, many at once and then one by one, as long as the same promise stays broken.
-pub(super) fn smallest(scenario: &Scenario, report: &Report) -> Report {
+pub(super) fn smallest(scenario: &Scenario, report: &Report, stores: &Arc<dyn WorldStores>) -> Report {
     let broken = report.failure.as_ref().map(|failure| failure.invariant);
     let mut best = (scenario.clone(), report.clone());
     let mut runs = 0;
@@ -19,7 +22,7 @@ pub(super) fn smallest(scenario: &Scenario, report: &Report) -> Report {
             let end = (at + size).min(smaller.steps.len());
             smaller.steps.drain(at..end);
             runs += 1;
-            let report = smaller.run();
+            let report = smaller.run_over(stores);
             if report.failure.as_ref().map(|failure| failure.invariant) == broken {
                 best = (smaller, report);
                 left_out = true;
