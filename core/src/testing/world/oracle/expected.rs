@@ -151,11 +151,8 @@ pub(super) fn parsed(data: &[u8]) -> Row {
     row
 }
 
-/// Whether a row is one of these. A table of typed columns cannot tell a column that a row lacks from one that is NULL.
-pub(super) fn is_one_of(row: &Row, rows: &[Row]) -> bool {
-    rows.iter().any(|one| {
-        let contains =
-            |row: &Row, of: &Row| of.iter().all(|(name, value)| row.get(name).unwrap_or(&Json::Null) == value);
-        contains(row, one) && contains(one, row)
-    })
+/// Whether two rows are the same. A table of typed columns cannot tell a column that a row lacks from one that is NULL.
+pub(super) fn is_same(one: &Row, other: &Row) -> bool {
+    let contains = |row: &Row, of: &Row| of.iter().all(|(name, value)| row.get(name).unwrap_or(&Json::Null) == value);
+    contains(one, other) && contains(other, one)
 }

@@ -1,6 +1,6 @@
 //! S9, S10 and C5: that things go on. Looked at once faults have ended and time has passed.
 
-use super::expected::is_one_of;
+use super::expected::is_same;
 use super::failure::{Failure, Verdict};
 use super::{Oracle, View};
 use crate::client_store::UploadState;
@@ -55,8 +55,9 @@ impl Oracle {
             Err(what) => return Some(what),
         };
         let are = view.devices[client].store.visible_rows();
-        if let Some((name, rows)) =
-            should_be.iter().find(|(name, rows)| are.get(*name).is_none_or(|row| !is_one_of(row, rows)))
+        if let Some((name, rows)) = should_be
+            .iter()
+            .find(|(name, rows)| are.get(*name).is_none_or(|row| !rows.iter().any(|one| is_same(row, one))))
         {
             return Some(format!(
                 "client {client} shows checkpoint {} with {name:?} as {:?}, but at commit {commits} it is {rows:?}",

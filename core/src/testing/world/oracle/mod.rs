@@ -25,7 +25,7 @@ pub(super) use expected::Rule;
 pub(super) use failure::{Failure, Verdict};
 
 use self::bucket_history::BucketHistory;
-use self::expected::{Expected, Rows};
+use self::expected::{Expected, Name, Rows};
 use super::database::Database;
 use super::device::Device;
 use super::ledger::Fact;
@@ -113,6 +113,8 @@ struct ClientModel {
     written: Vec<Write>,
     /// Those that no whole checkpoint has shown yet.
     pending: Vec<Write>,
+    /// Transactions, and rows of them that a partial publish has shown as its checkpoint, which carries the write, has them.
+    released: BTreeSet<(Option<i64>, Name)>,
     last_synced_at: Option<WallTime>,
     damaged: BTreeSet<String>,
     mismatches: u32,
@@ -159,6 +161,7 @@ impl Oracle {
             wanted: Vec::new(),
             written: Vec::new(),
             pending: Vec::new(),
+            released: BTreeSet::new(),
             last_synced_at: None,
             damaged: BTreeSet::new(),
             mismatches: 0,
