@@ -132,7 +132,7 @@ impl Expected {
             let same = by_rule.len() == rows.len()
                 && by_rule
                     .iter()
-                    .all(|(name, (row, _))| rows.get(name).is_some_and(|of| of.iter().all(|one| one == row)));
+                    .all(|(name, (row, _))| rows.get(name).is_some_and(|of| of.iter().all(|one| is_same(one, row))));
             if !same {
                 return Err(format!("by the rule {by_rule:?}, by the config {rows:?}"));
             }
