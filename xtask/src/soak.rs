@@ -19,6 +19,9 @@ pub struct Soak {
     /// Scenarios of the simulated world to run.
     #[arg(long, default_value_t = 10_000)]
     seeds: u64,
+    /// How many of them to run over the stores in SQLite files as well.
+    #[arg(long, default_value_t = 1_000)]
+    sqlite_seeds: u64,
     /// The first seed; other fuzzing inputs come with it, too.
     #[arg(long, default_value_t = 0)]
     from: u64,
@@ -37,9 +40,8 @@ pub struct Soak {
 /// that repeats it.
 pub fn run(soak: Soak) -> Result<()> {
     let began = Instant::now();
-    if soak.seeds > 0 {
-        seeds(soak)?;
-    }
+    seeds(Stores::Memory, soak.from, soak.seeds)?;
+    seeds(Stores::Sqlite, soak.from, soak.sqlite_seeds)?;
     fuzz::run(soak.fuzz_minutes, soak.from)?;
     if soak.kills > 0 {
         postgres::ensure()?;
@@ -50,21 +52,35 @@ pub fn run(soak: Soak) -> Result<()> {
         ensure!(command.status()?.success(), "round {round} of the kills failed: `{}`", workspace::show(&command));
         println!("kills: {round} of {} rounds, {} s", soak.kills, began.elapsed().as_secs());
     }
-    let Soak { seeds, fuzz_minutes, kills, .. } = soak;
-    let seconds = began.elapsed().as_secs();
+    let Soak { seeds, sqlite_seeds, fuzz_minutes, kills, .. } = soak;
     println!(
-        "{seeds} seeds, {fuzz_minutes} minutes of each fuzz target and {kills} rounds of kills are clean, in {seconds} s"
+        "{seeds} seeds in memory, {sqlite_seeds} over SQLite, {fuzz_minutes} minutes of each fuzz target and {kills} rounds \
+         of kills are clean, in {} s",
+        began.elapsed().as_secs()
     );
     Ok(())
 }
 
-fn seeds(soak: Soak) -> Result<()> {
-    let mut build = world_test();
+/// What scenarios are run over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stores {
+    Memory,
+    Sqlite,
+}
+
+fn seeds(stores: Stores, first: u64, seeds: u64) -> Result<()> {
+    if seeds == 0 {
+        return Ok(());
+    }
+    if seeds == 0 {
+        return Ok(());
+    }
+    let mut build = world_test(stores);
     build.arg("--no-run");
     ensure!(build.status()?.success(), "`{}` failed", workspace::show(&build));
 
-    let end = soak.from.checked_add(soak.seeds).context("there are not so many seeds")?;
-    let (next, done, broken) = (AtomicU64::new(soak.from), AtomicU64::new(0), AtomicBool::new(false));
+    let end = first.checked_add(seeds).context("there are not so many seeds")?;
+    let (next, done, broken) = (AtomicU64::new(first), AtomicU64::new(0), AtomicBool::new(false));
     let began = Instant::now();
     let work = || {
         while !broken.load(Ordering::Relaxed) {
@@ -73,14 +89,14 @@ fn seeds(soak: Soak) -> Result<()> {
                 break;
             }
             let count = SHARE.min(end - from);
-            let output = share(from, count).output()?;
+            let output = share(stores, from, count).output()?;
             if !output.status.success() {
                 broken.store(true, Ordering::Relaxed);
                 bail!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
             }
             let done = done.fetch_add(count, Ordering::Relaxed) + count;
             let rate = done as f64 / began.elapsed().as_secs_f64();
-            println!("seeds: {done} of {}, {rate:.1} a second; {}", soak.seeds, told(&output.stdout));
+            println!("seeds ({stores:?}): {done} of {seeds}, {rate:.1} a second; {}", told(&output.stdout));
         }
         Ok(())
     };
@@ -98,16 +114,19 @@ pub(crate) fn on_every_processor(work: impl Fn() -> Result<()> + Sync) -> Result
 }
 
 /// The test of the world, built with optimisation.
-fn world_test() -> Command {
+fn world_test(stores: Stores) -> Command {
     let mut command = workspace::cargo();
-    command.args(["test", "--quiet", "--release", "--locked", "--package", "syncline-core", "--all-features"]);
-    command.args(["--test", "world"]);
+    command.args(["test", "--quiet", "--release", "--locked", "--test", "world", "--package"]);
+    command.args(match stores {
+        Stores::Memory => ["syncline-core", "--all-features"].as_slice(),
+        Stores::Sqlite => &["syncline-storage-sqlite"],
+    });
     command
 }
 
 /// The test over these seeds.
-fn share(from: u64, count: u64) -> Command {
-    let mut command = world_test();
+fn share(stores: Stores, from: u64, count: u64) -> Command {
+    let mut command = world_test(stores);
     command.args(["--", "--exact", "seeds::seeds_break_no_promise", "--nocapture"]);
     command.env("WORLD_FROM", from.to_string()).env("WORLD_SEEDS", count.to_string());
     command

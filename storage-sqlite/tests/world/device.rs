@@ -23,6 +23,7 @@ use tempfile::TempDir;
 
 use crate::bell::Bell;
 use crate::disk_file::DiskFile;
+use crate::screen::Screen;
 
 /// A client's database, through all the runs of its application.
 pub(crate) struct Device {
@@ -36,6 +37,7 @@ pub(crate) struct Device {
 struct Process {
     /// None only between two runs.
     database: Option<Database>,
+    screen: Option<Screen>,
     file: DiskFile,
     /// How far the call comes amid which the power is lost.
     braced: Option<u64>,
@@ -43,9 +45,11 @@ struct Process {
 }
 
 impl Process {
-    fn open(&mut self, schema: Schema) {
-        let opening = Database::open(self.file.path(), schema).readers(1);
-        self.database = Some(block_on(opening.into_future()).unwrap());
+    fn open(&mut self, schema: &Schema) {
+        let opening = Database::open(self.file.path(), schema.clone()).readers(1);
+        let database = block_on(opening.into_future()).unwrap();
+        self.screen = Some(Screen::new(&database, schema));
+        self.database = Some(database);
         self.file.opened();
     }
 }
@@ -53,8 +57,8 @@ impl Process {
 impl Device {
     pub(crate) fn new(directory: TempDir, schema: Schema, client_id: &str) -> Self {
         let file = DiskFile::new(directory.path().join("client.db"));
-        let mut process = Process { database: None, file, braced: None, _directory: directory };
-        process.open(schema.clone());
+        let mut process = Process { database: None, screen: None, file, braced: None, _directory: directory };
+        process.open(&schema);
         let device =
             Self { client_id: client_id.to_owned(), schema, process: Mutex::new(process), bell: Bell::default() };
         let id = client_id.to_owned();
@@ -99,12 +103,13 @@ impl Mortal for Device {
 
     fn crash(&self, chance: u64) {
         let process = &mut *self.process.lock().unwrap();
+        process.screen = None;
         if let Some(database) = process.database.take() {
             block_on(database.close());
         }
         let loses = process.braced.take().is_some_and(|chance| chance.is_multiple_of(2));
         process.file.crash(loses, chance);
-        process.open(self.schema.clone());
+        process.open(&self.schema);
     }
 }
 
@@ -130,12 +135,18 @@ impl WorldClientStore for Device {
     }
 
     fn visible_rows(&self) -> BTreeMap<(String, String), Map<String, Json>> {
+        {
+            let process = &mut *self.process.lock().unwrap();
+            if let (Some(screen), Some(database)) = (&mut process.screen, &process.database) {
+                screen.follow(database);
+            }
+        }
         let tables: Vec<String> = self.schema.tables().iter().map(|table| table.name().to_owned()).collect();
         self.read(move |conn| {
             let mut visible = BTreeMap::new();
             for table in tables {
                 let mut statement = conn.prepare_cached(&format!("SELECT * FROM \"{table}\""))?;
-                let columns: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+                let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
                 let mut rows = statement.query([])?;
                 while let Some(row) = rows.next()? {
                     let mut values = Map::new();

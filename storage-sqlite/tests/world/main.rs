@@ -7,6 +7,7 @@ mod bell;
 mod buckets;
 mod device;
 mod disk_file;
+mod screen;
 mod seeds;
 mod stand_ins;
 mod stores;

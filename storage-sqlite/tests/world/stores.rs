@@ -38,7 +38,8 @@ fn schema() -> Schema {
         .table(Table::new("projects").text("name").text("title").text("team"))
 }
 
-fn directory() -> TempDir {
+/// A place for the files of one store.
+pub(crate) fn directory() -> TempDir {
     let memory = Path::new("/dev/shm");
     let mut builder = tempfile::Builder::new();
     builder.prefix("syncline-world-");

@@ -75,7 +75,7 @@ impl Mortal for MemoryClientStore {
 impl WorldClientStore for MemoryClientStore {
     fn write(&self, writes: Vec<LocalWrite>) -> Option<LocalTransaction> {
         let mut crud = writes.clone();
-        let transaction_id = MemoryClientStore::write(self, writes);
+        let transaction_id = Self::write(self, writes);
         for (write, op_id) in crud.iter_mut().zip(transaction_id..) {
             write.op_id = op_id;
             write.tx_id = Some(transaction_id);
@@ -85,15 +85,15 @@ impl WorldClientStore for MemoryClientStore {
     }
 
     fn visible_rows(&self) -> BTreeMap<(String, String), Map<String, Json>> {
-        MemoryClientStore::visible_rows(self)
+        Self::visible_rows(self)
     }
 
     fn is_queued(&self, transaction_id: Option<i64>) -> bool {
-        MemoryClientStore::is_queued(self, transaction_id)
+        Self::is_queued(self, transaction_id)
     }
 
     fn rejected(&self) -> Vec<(LocalTransaction, String)> {
-        MemoryClientStore::rejected(self)
+        Self::rejected(self)
     }
 }
 
