@@ -147,6 +147,12 @@ fn trouble(random: &Random, client: usize, at: u64, steps: &mut Vec<Step>) {
             steps.push(Step { at, nudge: nudge(random), action: Action::Commit(changes) });
         }
     }
+    if ends == Some(Action::Restart(Process::Host)) && random.permille(500) {
+        // The service is there again before replication can go on.
+        let back = later + random.between(100, 20_000);
+        steps.push(Step { at: later, nudge: 0, action: Action::SourceAway(true) });
+        steps.push(Step { at: back, nudge: nudge(random), action: Action::SourceAway(false) });
+    }
     steps.push(Step { at, nudge: nudge(random), action: begins });
     steps.extend(ends.map(|action| Step { at: later, nudge: nudge(random), action }));
 }
