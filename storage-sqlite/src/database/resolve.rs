@@ -124,17 +124,28 @@ impl<'c> Resolver<'c> {
     }
 
     /// The data of the row, or `None` if no operation shows it. A second new operation of the same row answers the same.
+    ///
+    /// A partial publish takes nothing out of sight. What it ends, and what others have ended since the last whole one, still
+    /// goes before anything older: then the row stays as it is, which `None` says.
     pub(crate) fn row(&mut self, table: i64, row: &str) -> Result<Option<String>> {
         let mut winner = None;
+        // Whether that is shown already, perhaps with local writes on top.
+        let mut in_sight = false;
         // Newest first: of each key only the first counts.
         let mut seen: HashSet<(i64, Option<String>)> = HashSet::new();
         let mut ended: HashSet<(i64, Option<String>)> = HashSet::new();
         for entry in self.entries(table, row)? {
             match self.standing(entry.bucket) {
-                Standing::Retired => {}
+                Standing::Retired => {
+                    if self.partial && winner.is_none() && self.is_in_sight(&entry)? {
+                        winner = entry.data;
+                        in_sight = true;
+                    }
+                }
                 Standing::Kept { published } => {
                     if entry.seq <= published && seen.insert((entry.bucket, entry.subkey)) && winner.is_none() {
                         winner = entry.data;
+                        in_sight = true;
                     }
                 }
                 Standing::Shown { published } => {
@@ -145,17 +156,22 @@ impl<'c> Resolver<'c> {
                             ended.insert(key.clone());
                         } else if winner.is_none() {
                             winner = entry.data;
+                            in_sight = entry.seq <= published;
                         }
                         seen.insert(key);
                     } else if self.partial && entry.seq <= published && ended.contains(&key) {
                         self.keep_in_sight(entry.seq)?;
+                        if winner.is_none() {
+                            winner = entry.data;
+                            in_sight = true;
+                        }
                     } else {
                         self.remove(entry.seq)?;
                     }
                 }
             }
         }
-        Ok(winner)
+        Ok(winner.filter(|_| !(self.partial && in_sight)))
     }
 
     fn entries(&self, table: i64, row: &str) -> Result<Vec<Entry>> {
@@ -167,6 +183,13 @@ impl<'c> Resolver<'c> {
             Ok(Entry { seq: row.get(0)?, bucket: row.get(1)?, subkey: row.get(2)?, data: row.get(3)? })
         })?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// Whether an operation of a retired bucket was published.
+    fn is_in_sight(&self, entry: &Entry) -> Result<bool> {
+        let mut statement =
+            self.conn.prepare_cached("SELECT 1 FROM syncline_buckets WHERE id = ?1 AND published_seq >= ?2")?;
+        Ok(statement.exists((entry.bucket, entry.seq))?)
     }
 
     fn keep_in_sight(&mut self, seq: i64) -> Result<()> {

@@ -54,6 +54,53 @@ fn deletes_wait_for_the_full_publish_also_over_a_rebuild() {
 }
 
 #[test]
+fn a_row_that_left_a_priority_is_not_shown_as_another_bucket_had_it_before() {
+    let db = open();
+    let mut feed = Feed::default();
+    feed.bucket("urgent", 1);
+    feed.bucket("second", 1);
+    feed.put("second", "lists", "l1", json!({ "name": "oldest" }));
+    feed.put("rest", "lists", "l1", json!({ "name": "old" }));
+    feed.sync(&db);
+    assert_eq!(rows(&db, "lists"), [list("l1", "old")]);
+    let partial = |feed: &mut Feed| {
+        feed.begin(&db);
+        feed.stage(&db);
+        assert_eq!(feed.publish(&db, Some(1)), PublishOutcome::Published);
+        rows(&db, "lists")
+    };
+    // It moves from one bucket to another, which alone is shown.
+    feed.put("urgent", "lists", "l1", json!({ "name": "new" }));
+    feed.remove("rest", "lists", "l1");
+    assert_eq!(partial(&mut feed), [list("l1", "new")]);
+    feed.remove("urgent", "lists", "l1");
+    assert_eq!(partial(&mut feed), [list("l1", "new")], "nothing newer takes its place");
+    feed.remove("second", "lists", "l1");
+    assert_eq!(partial(&mut feed), [list("l1", "new")]);
+    assert_eq!(feed.publish(&db, None), PublishOutcome::Published);
+    assert!(rows(&db, "lists").is_empty());
+}
+
+#[test]
+fn a_row_that_was_deleted_here_and_there_does_not_come_back_with_a_priority() {
+    let db = open();
+    let mut feed = Feed::default();
+    feed.bucket("urgent", 0);
+    feed.put("urgent", "lists", "l1", json!({ "name": "one" }));
+    feed.sync(&db);
+    execute(&db, "DELETE FROM lists WHERE id = 'l1'");
+    upload_and_cover(&db, 1);
+    execute(&db, "INSERT INTO todos (id) VALUES ('t1')");
+    feed.remove("urgent", "lists", "l1");
+    feed.write_checkpoint = Some(1);
+    feed.begin(&db);
+    feed.stage(&db);
+    assert_eq!(feed.publish(&db, None), PublishOutcome::Held);
+    assert_eq!(feed.publish(&db, Some(0)), PublishOutcome::Published);
+    assert!(rows(&db, "lists").is_empty());
+}
+
+#[test]
 fn only_priority_zero_passes_local_writes_and_leaves_them_on_top() {
     let db = open();
     let mut feed = Feed::default();
