@@ -72,9 +72,6 @@ fn seeds(stores: Stores, first: u64, seeds: u64) -> Result<()> {
     if seeds == 0 {
         return Ok(());
     }
-    if seeds == 0 {
-        return Ok(());
-    }
     let mut build = world_test(stores);
     build.arg("--no-run");
     ensure!(build.status()?.success(), "`{}` failed", workspace::show(&build));

@@ -15,8 +15,8 @@ impl Oracle {
     /// S2: a checkpoint lies at a commit of the source, outside a snapshot, and not before anything that was read beside
     /// the log and is part of it: what the durable state of the source says of its snapshots, and rows read again.
     ///
-    /// Whatever it contains is synced when it is published, because the commit that publishes makes it durable: the store's
-    /// own tests show that.
+    /// Whatever it contains is synced when it is published, because the commit that publishes makes it durable: that shows
+    /// [after a crash](Self::s3_a_crash_loses_no_commit).
     pub(super) fn s2_checkpoints_are_consistent_states(
         &mut self,
         checkpoint: &Checkpoint,

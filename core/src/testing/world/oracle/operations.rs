@@ -15,7 +15,7 @@ impl Oracle {
     /// Looks at all operations of a new checkpoint that the one before did not have, and now and then at all that are
     /// below it: none may have been added there.
     ///
-    /// That a power loss reuses no id is a matter of a store's files: the store's own tests show it.
+    /// What a crash of the store leaves of it is looked at [after each](Self::s3_a_crash_loses_no_commit).
     pub(super) fn s1_operation_ids_are_never_reused(&mut self, view: &View<'_>, checkpoint: &Checkpoint) -> Verdict {
         let before = self.last_checkpoint;
         holds("S1", checkpoint.op_id > before, || {
