@@ -1,4 +1,5 @@
-//! Many scenarios, each from a seed. `WORLD_SEEDS` says how many, `WORLD_FROM` where to begin.
+//! Many scenarios, each from a seed. `WORLD_SEEDS` says how many, `WORLD_FROM` where to begin; `WORLD_TWICE` how many are run
+//! twice.
 
 use std::env;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ fn stores() -> Arc<dyn WorldStores> {
 
 #[test]
 fn seeds_break_no_promise() {
-    let (from, count) = (number("WORLD_FROM", 0), number("WORLD_SEEDS", 20));
+    let (from, count) = (number("WORLD_FROM", 0), number("WORLD_SEEDS", 40));
     let began = Instant::now();
     let (mut steps, mut slowest) = (0, (0, 0));
     for seed in from..from + count {
@@ -41,7 +42,8 @@ fn seeds_break_no_promise() {
 
 #[test]
 fn a_seed_runs_the_same_twice() {
-    for seed in 1_000..1_004 {
+    let from = number("WORLD_FROM", 1_000);
+    for seed in from..from + number("WORLD_TWICE", 4) {
         let (one, other) = (Scenario::of(seed).run_over(&stores()), Scenario::of(seed).run_over(&stores()));
         assert_eq!(one.fingerprint(), other.fingerprint(), "{one}\n\nand again:\n{other}");
         assert_eq!(one.steps(), other.steps());
