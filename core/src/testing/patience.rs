@@ -34,6 +34,7 @@ impl Deadline {
 }
 
 /// A moment before the next attempt at something that may pass.
+#[allow(clippy::disallowed_methods, reason = "an adapter under test may wait for what knows real time only")]
 pub(super) async fn pause() {
     futures_timer::Delay::new(Duration::from_millis(20)).await;
 }

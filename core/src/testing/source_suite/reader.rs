@@ -1,7 +1,7 @@
 //! A replicator in small: applies events as their contract says, keeps apart what is durable, and compares what it could
 //! show with what the tables held.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ pub(super) struct Reader {
     events: Option<Events>,
     /// Events of the last batch that are still to be applied.
     queue: VecDeque<SourceEvent>,
-    rows: HashMap<RowKey, StoredRow>,
+    rows: BTreeMap<RowKey, StoredRow>,
     /// What the rows were that changed since the last commit, newest last.
     undo: Vec<(RowKey, Option<StoredRow>)>,
     durable: Standing,
@@ -51,7 +51,7 @@ pub(super) struct Reader {
     pub(super) transcript: Transcript,
     /// Commits that could be shown, in order, each once.
     pub(super) shown: Vec<usize>,
-    pub(super) tables: HashMap<Arc<str>, Arc<SourceTable>>,
+    pub(super) tables: BTreeMap<Arc<str>, Arc<SourceTable>>,
     pub(super) snapshot_events: usize,
     pub(super) lost: bool,
 }
@@ -65,7 +65,7 @@ impl Reader {
             patience,
             events: None,
             queue: VecDeque::new(),
-            rows: HashMap::new(),
+            rows: BTreeMap::new(),
             undo: Vec::new(),
             durable: Standing::default(),
             now: Standing::default(),
@@ -73,7 +73,7 @@ impl Reader {
             stored_since_open: false,
             transcript: Transcript::default(),
             shown: Vec::new(),
-            tables: HashMap::new(),
+            tables: BTreeMap::new(),
             snapshot_events: 0,
             lost: false,
         }
