@@ -12,8 +12,8 @@ mod world;
 use std::future::Future;
 use std::pin::Pin;
 
-pub(crate) use world::Random;
 pub use crate::config::naive_config::{NaiveConfig, NaiveRow, NaiveTable};
+pub(crate) use world::Random;
 pub use world::{Mortal, Report, Scenario, World, WorldBucketStore, WorldClient, WorldClientStore, WorldStores};
 
 /// A case of a suite, to be run to its end on one thread.

@@ -1,6 +1,6 @@
 //! Sources that break one promise each, around the one in memory.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -85,8 +85,8 @@ type Answer = Option<(Arc<SourceTable>, SourceRow)>;
 struct Shared {
     sent: Mutex<u64>,
     confirmed: Mutex<Option<SourcePosition>>,
-    bodies: Mutex<HashMap<Bytes, Value>>,
-    cache: Mutex<HashMap<Bytes, Answer>>,
+    bodies: Mutex<BTreeMap<Bytes, Value>>,
+    cache: Mutex<BTreeMap<Bytes, Answer>>,
     open: AtomicUsize,
 }
 

@@ -1,7 +1,7 @@
 //! The conformance suite of `Transport`: the transport in memory passes it, also over a network that cuts and breaks, and each
 //! case catches a transport that breaks its promise.
 #![cfg(feature = "testing")]
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs)]
 
 mod broken;
 mod local_network;
