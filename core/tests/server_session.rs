@@ -220,6 +220,24 @@ fn a_checkpoint_that_waits_is_not_completed_if_what_superseded_the_last_one_came
 }
 
 #[test]
+fn what_a_clear_above_the_checkpoint_replaced_counts_as_not_sent() {
+    let mut session = Conversation::begin(&[3]);
+    session.describe(&[9], None);
+    session.sent(1);
+    session.read(vec![answer(1..=2, 2, true)]);
+    session.sent(1);
+    let nothing =
+        OperationChunk { chunks: Vec::new(), next_after: OpId(10), has_more: false, superseded: Some(OpId(12)) };
+    session.read(vec![nothing]);
+    session.checkpoint(12, touched(&[0]), None);
+    session.describe(&[3], None);
+    session.sent(1);
+    // An answer that is shared with others may be older than the CLEAR: after 10 it would go on where this client never was.
+    let Some(ServerCommand::Read(requests)) = session.0.poll() else { panic!("expected Read") };
+    assert_eq!((requests[0].after, requests[0].upto), (OpId(2), OpId(12)));
+}
+
+#[test]
 fn a_changed_config_or_store_ends_the_stream() {
     for changed in [
         Checkpoint { config: config("b"), ..checkpoint(11) },

@@ -389,19 +389,23 @@ impl ServerSession {
         let before = plan::most_urgent_unfinished(&self.buckets);
         let mut superseded = false;
         for (index, answer) in std::mem::take(reading).into_iter().zip(answers) {
-            if let Some(target) = answer.superseded.filter(|target| *target > upto) {
-                self.required = self.required.max(target);
-                superseded = true;
-            }
+            let target = answer.superseded.filter(|target| *target > upto);
+            let stale = target.is_some();
+            self.required = self.required.max(target.unwrap_or_default());
+            superseded |= stale;
             let bucket = &mut self.buckets[index];
+            let mut brought = bucket.sent;
             for line in data_lines(bucket, &answer, self.limits.line_operations) {
-                if let ServerLine::Data { chunks, .. } = &line {
+                if let ServerLine::Data { chunks, next_after, .. } = &line {
+                    brought = *next_after;
                     *sent += chunks.iter().map(|(_, range)| range.len()).sum::<usize>();
                     *bytes += chunks.iter().map(|(chunk, range)| chunk.body_size(range.clone())).sum::<usize>();
                 }
                 self.commands.push_back(ServerCommand::Send(line));
             }
-            bucket.sent = answer.next_after.max(bucket.sent);
+            // What a CLEAR above the checkpoint replaced was not brought. The next read begins before it: if its answer is a
+            // shared one that is older than the CLEAR, it goes on where this client is.
+            bucket.sent = if stale { brought } else { answer.next_after.max(bucket.sent) };
             bucket.unfinished = answer.has_more;
         }
         if superseded {
