@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::channel::oneshot;
@@ -15,17 +16,25 @@ use super::link::Link;
 use super::lock;
 use super::pipe::Pipe;
 use super::process::Process;
+use super::virtual_time::ProcessClock;
 use crate::bucket::BucketPriority;
+use crate::clock::Clock;
 use crate::config::StreamSubscription;
 use crate::error::{Error, Result};
 use crate::protocol::{ClientLine, Framing, LineDecoder, SyncRequest};
 use crate::server::SyncService;
+use crate::time::WallTime;
 use crate::write_checkpoint::{WriteCheckpoint, WriteCheckpointRequest};
+
+/// A client that takes nothing for so long loses its stream.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The same once its token has ended, in milliseconds.
+const AFTER_EXPIRY: u64 = 30_000;
 
 /// Where the server listens. A handle; it outlives the processes that serve there.
 #[derive(Clone)]
 pub(super) struct Port {
-    running: Arc<Mutex<Option<SyncService>>>,
+    running: Arc<Mutex<Option<(SyncService, ProcessClock)>>>,
     spawner: Spawner,
     ledger: Ledger,
     streams: Arc<AtomicU64>,
@@ -36,12 +45,12 @@ impl Port {
         Self { running: Arc::default(), spawner, ledger, streams: Arc::default() }
     }
 
-    pub(super) fn listen(&self, running: Option<SyncService>) {
+    pub(super) fn listen(&self, running: Option<(SyncService, ProcessClock)>) {
         let before = std::mem::replace(&mut *lock(&self.running), running);
         drop(before);
     }
 
-    fn running(&self) -> Result<SyncService> {
+    fn running(&self) -> Result<(SyncService, ProcessClock)> {
         lock(&self.running).clone().ok_or_else(|| Error::unavailable("nobody listens at the server's port"))
     }
 
@@ -54,10 +63,19 @@ impl Port {
         (request, token): (SyncRequest, String),
         framing: Framing,
     ) -> Result<oneshot::Receiver<Result<()>>> {
-        let service = self.running()?;
+        let (service, clock) = self.running()?;
         let (answer, answered) = oneshot::channel();
         let stream = self.streams.fetch_add(1, Ordering::Relaxed);
-        let pump = Pump { client, stream, link: link.clone(), pipe, ledger: self.ledger.clone(), finished: false };
+        let pump = Pump {
+            client,
+            stream,
+            link: link.clone(),
+            pipe,
+            ledger: self.ledger.clone(),
+            clock,
+            expiry: None,
+            finished: false,
+        };
         let subscriptions = request.streams.iter().flat_map(|streams| &streams.subscriptions);
         let subscriptions: Vec<StreamSubscription> = subscriptions
             .map(|requested| StreamSubscription {
@@ -74,6 +92,8 @@ impl Port {
             };
             match opened.await {
                 Ok((identity, bytes)) => {
+                    let mut pump = pump;
+                    pump.expiry = identity.expiry();
                     let identity = Box::new(identity);
                     pump.ledger.record(Fact::StreamOpened { client, stream, identity, subscriptions });
                     drop(answer.send(Ok(())));
@@ -95,7 +115,7 @@ impl Port {
         client_id: &str,
         token: &str,
     ) -> Result<oneshot::Receiver<Result<WriteCheckpoint>>> {
-        let service = self.running()?;
+        let (service, _) = self.running()?;
         let (answer, answered) = oneshot::channel();
         let (client_id, token) = (client_id.to_owned(), token.to_owned());
         self.spawner.spawn(Process::Server, async move {
@@ -122,6 +142,9 @@ struct Pump {
     link: Link,
     pipe: Pipe,
     ledger: Ledger,
+    clock: ProcessClock,
+    /// When the stream's token ends.
+    expiry: Option<WallTime>,
     finished: bool,
 }
 
@@ -140,11 +163,13 @@ impl Pump {
                 Some(Ok(piece)) => {
                     let damaged = self.witness(&mut decoder, &piece);
                     let stuck = {
+                        let patience = self.clock.sleep_until(self.clock.now() + self.patience());
                         let closed = std::pin::pin!(self.pipe.closed(&self.link));
                         let room = std::pin::pin!(self.pipe.room());
-                        matches!(select(room, closed).await, Either::Right(_))
+                        matches!(select(room, select(closed, patience)).await, Either::Right(_))
                     };
                     if stuck {
+                        self.pipe.finish(Err(Error::unavailable("the client read nothing for too long")));
                         break;
                     }
                     self.pipe.push(&self.link, damaged.unwrap_or(piece));
@@ -161,6 +186,13 @@ impl Pump {
             }
         }
         self.finished = true;
+    }
+
+    /// How long a client may take for one piece: as the HTTP server has it.
+    fn patience(&self) -> Duration {
+        let Some(expiry) = self.expiry else { return PATIENCE };
+        let end = expiry.0.saturating_add_unsigned(AFTER_EXPIRY);
+        PATIENCE.min(Duration::from_millis(u64::try_from(end.saturating_sub(self.clock.wall().0)).unwrap_or(0)))
     }
 
     /// Records the lines of a piece. Returns the piece as the network damages it, if it is to do that.

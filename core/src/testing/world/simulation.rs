@@ -156,8 +156,8 @@ impl Simulation {
         let clock = self.clock(&self.server_wall.clone());
         self.server_clock = clock.clone();
         let verifier = Verifier { identities: self.identities.clone(), clock: clock.clone() };
-        let service = SyncService::with(self.disk.clone(), verifier, clock, self.limits);
-        self.port.listen(Some(service));
+        let service = SyncService::with(self.disk.clone(), verifier, clock.clone(), self.limits);
+        self.port.listen(Some((service, clock)));
         self.ledger.note("server starts");
     }
 
@@ -211,6 +211,12 @@ impl Simulation {
         assert!(matches!(reset, Some(Ok(()))), "the store of a world can be reset: {reset:?}");
         self.look_at_store();
         self.ledger.record(Fact::StoreReset);
+        self.config = config.clone();
+        self.oracle.switch(config, rule);
+    }
+
+    /// The same with a config that means what the one before does: the store stays. Both processes were stopped before.
+    pub(super) fn reword_config(&mut self, config: SyncConfig, rule: Option<Rule>) {
         self.config = config.clone();
         self.oracle.switch(config, rule);
     }
@@ -361,8 +367,7 @@ impl Simulation {
             }
             self.oracle.take(&fact, &view)?;
         }
-        self.oracle.after_step(&view);
-        Ok(())
+        self.oracle.after_step(&view)
     }
 
     /// Asks the oracle something about the world as it is.

@@ -244,7 +244,7 @@ impl Oracle {
                 self.streams.insert(*stream, model);
                 Ok(())
             }
-            Fact::Sent { stream, line, .. } => self.sent(*stream, line, view),
+            Fact::Sent { stream, line, .. } => self.sent(*stream, line),
             Fact::Garbled { why, .. } => Err(Failure { invariant: "S8", what: why.clone() }),
             Fact::StreamEnded { stream, .. } => {
                 self.streams.remove(stream);
@@ -304,16 +304,16 @@ impl Oracle {
     }
 
     /// Looks at what changes with time alone.
-    pub(super) fn after_step(&mut self, view: &View<'_>) {
+    pub(super) fn after_step(&mut self, view: &View<'_>) -> Verdict {
         for model in self.streams.values_mut() {
             // A clock that was set back makes a token good again.
             let over = model.identity.expiry().is_some_and(|end| end <= view.server_wall);
             model.expired_at = over.then(|| model.expired_at.unwrap_or(view.now));
         }
+        self.s7_streams_end_with_their_token(view.now)
     }
 
-    fn sent(&mut self, stream: u64, line: &ClientLine, view: &View<'_>) -> Verdict {
-        self.s7_streams_end_with_their_token(stream, view.now)?;
+    fn sent(&mut self, stream: u64, line: &ClientLine) -> Verdict {
         let at = match line {
             ClientLine::Checkpoint(line) => Some((line.last_op_id, Some(line.write_checkpoint))),
             ClientLine::CheckpointDiff(line) => Some((line.last_op_id, Some(line.write_checkpoint))),

@@ -71,11 +71,14 @@ impl Oracle {
         }
     }
 
-    /// S7 as well: a stream says nothing any more when its token has been over for 60 s, by the server's time of day.
-    pub(super) fn s7_streams_end_with_their_token(&self, stream: u64, now: u64) -> Verdict {
-        let over = self.streams.get(&stream).and_then(|model| model.expired_at);
-        holds("S7", over.is_none_or(|over| now <= over + GRACE), || {
-            format!("stream {stream} goes on {} ms after the end of its token", now.saturating_sub(over.unwrap_or(0)))
+    /// S7 as well: no stream is open any more when its token has been over for 60 s, by the server's time of day, whether it
+    /// says anything or not.
+    pub(super) fn s7_streams_end_with_their_token(&self, now: u64) -> Verdict {
+        let late = |model: &StreamModel| model.expired_at.is_some_and(|over| now > over + GRACE);
+        let open = self.streams.iter().find(|(_, model)| late(model));
+        holds("S7", open.is_none(), || {
+            let (stream, over) = open.map_or((0, 0), |(stream, model)| (*stream, model.expired_at.unwrap_or(now)));
+            format!("stream {stream} is still open {} ms after the end of its token", now.saturating_sub(over))
         })
     }
 
@@ -98,8 +101,10 @@ impl Oracle {
         let (Some(before), Some(now)) = (self.shown.get(&self.clients[client].shown), self.shown.get(&at)) else {
             return Ok(());
         };
-        // The same config in another store is no switch: what is shown are rows of the same tables and streams.
-        let same = before.checkpoint.config.text == now.checkpoint.config.text;
+        // The same config in another store is no switch: what is shown are rows of the same tables and streams. Nor is one
+        // that means the same and has another text.
+        let (before, now) = (&before.checkpoint.config, &now.checkpoint.config);
+        let same = before.text == now.text || before.definitions == now.definitions;
         holds("S8", same, || format!("client {client} shows a part of checkpoint {at}, which is of another config"))
     }
 

@@ -33,6 +33,8 @@ pub(super) enum Action {
     DropSlot,
     /// Replicator and server go on with the other config, over a new store.
     SwitchConfig,
+    /// Replicator and server go on with the same config, whose text alone is another.
+    Reword(u64),
     /// A table must be read anew.
     ReadAnew(&'static str),
     /// So many markers' answers in a thousand are lost.

@@ -120,6 +120,7 @@ impl<'a> Run<'a> {
             Action::SourceCut => world.faults.set(|faults| faults.source_cuts += 1),
             Action::DropSlot => world.database.drop_slot(),
             Action::SwitchConfig => self.switch_config(),
+            Action::Reword(revision) => self.reword(*revision),
             Action::ReadAnew(table) => world.database.read_anew(table),
             Action::MarkerAnswersLost(lost) => world.faults.set(|faults| faults.marker_answers_lost = *lost),
             Action::BucketDisk(delay, fails) => world.faults.set(|faults| {
@@ -147,6 +148,20 @@ impl<'a> Run<'a> {
         self.switched = !self.switched;
         let config = SyncConfig::parse(text).unwrap_or_else(|problems| panic!("{problems}"));
         self.world.switch_config(config, Some(rule));
+        self.world.restart(Process::Host);
+    }
+
+    fn reword(&mut self, revision: u64) {
+        for process in [Process::Replicator, Process::Server] {
+            self.world.crash(process);
+        }
+        let (text, rule): (_, Rule) = match self.switched {
+            false => (rule::CONFIG, rule::rows),
+            true => (rule::OTHER_CONFIG, rule::rows_of_other),
+        };
+        let text = format!("# revision {revision}{text}");
+        let config = SyncConfig::parse(&text).unwrap_or_else(|problems| panic!("{problems}"));
+        self.world.reword_config(config, Some(rule));
         self.world.restart(Process::Host);
     }
 

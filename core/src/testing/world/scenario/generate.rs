@@ -9,12 +9,13 @@ use super::super::process::Process;
 use super::super::random::Random;
 use super::action::{Action, NetworkFault};
 use super::rule::columns;
+use super::theme::Theme;
 use super::{Scenario, Setup, Step};
 use crate::local_transaction::{LocalWrite, WriteKind};
 
 const TABLES: [&str; 4] = ["notices", "lists", "items", "projects"];
-const USERS: [&str; 3] = ["anna", "ben", "carl"];
-const TEAMS: [&str; 2] = ["red", "blue"];
+pub(super) const USERS: [&str; 3] = ["anna", "ben", "carl"];
+pub(super) const TEAMS: [&str; 2] = ["red", "blue"];
 /// Texts that are awkward somewhere.
 const TEXTS: [&str; 8] =
     ["milk", "", "tea \"green\"", "x'; --", "zwölf Äpfel 🍎", "line\nbreak\u{2028}", "\u{0}\t\\", "{\"json\":[1]}"];
@@ -28,7 +29,7 @@ pub(super) fn chance(seed: u64) -> Random {
 pub(super) fn scenario(seed: u64, random: &Random) -> Scenario {
     // More than a service wakes at once, now and then.
     let clients = if random.permille(120) { random.between(5, 9) } else { random.between(1, 4) };
-    let setup = Setup {
+    let mut setup = Setup {
         clients: (0..clients).map(|_| (pick(random, &USERS).to_owned(), pick(random, &TEAMS).to_owned())).collect(),
         token_life_s: random.permille(500).then(|| random.between(25, 120)),
         compact_every_s: random.between(3, 40),
@@ -37,11 +38,19 @@ pub(super) fn scenario(seed: u64, random: &Random) -> Scenario {
         rows_before: (0..random.between(0, 25)).map(|_| put(random)).collect(),
     };
     let calm = random.permille(100);
+    let theme = Theme::of(seed);
+    if let Some(theme) = theme {
+        theme.prepare(random, &mut setup);
+    }
     let mut steps = Vec::new();
     let mut at = 0;
     for _ in 0..random.between(10, 120) {
         if !random.has_more() {
             break;
+        }
+        if let Some(theme) = theme.filter(|_| random.permille(250)) {
+            at = theme.happens(random, setup.clients.len(), at, &mut steps);
+            continue;
         }
         at += match random.below(10) {
             0 => 0,
@@ -64,7 +73,7 @@ pub(super) fn scenario(seed: u64, random: &Random) -> Scenario {
     Scenario { seed, setup, steps }
 }
 
-fn nudge(random: &Random) -> u64 {
+pub(super) fn nudge(random: &Random) -> u64 {
     if random.permille(500) { 0 } else { random.between(1, 40) }
 }
 
@@ -157,7 +166,7 @@ fn trouble(random: &Random, client: usize, at: u64, steps: &mut Vec<Step>) {
     steps.extend(ends.map(|action| Step { at: later, nudge: nudge(random), action }));
 }
 
-fn change(random: &Random) -> Change {
+pub(super) fn change(random: &Random) -> Change {
     let table = pick(random, &TABLES);
     match random.below(20) {
         0..=10 => put(random),
@@ -181,7 +190,7 @@ fn put(random: &Random) -> Change {
     Change::Put { table: table.to_owned(), row }
 }
 
-fn local_write(random: &Random, refused: bool) -> LocalWrite {
+pub(super) fn local_write(random: &Random, refused: bool) -> LocalWrite {
     let table = pick(random, &TABLES);
     let (op, mut data) = match random.below(10) {
         0..=4 => (WriteKind::Put, Some(all_columns(random, table))),
@@ -204,11 +213,11 @@ fn local_write(random: &Random, refused: bool) -> LocalWrite {
     }
 }
 
-fn all_columns(random: &Random, table: &str) -> Row {
+pub(super) fn all_columns(random: &Random, table: &str) -> Row {
     columns(table).iter().map(|column| ((*column).to_owned(), value(random, column))).collect()
 }
 
-fn some_columns(random: &Random, table: &str) -> Row {
+pub(super) fn some_columns(random: &Random, table: &str) -> Row {
     let mut row: Map<String, Json> = all_columns(random, table);
     let kept = columns(table)[random.index(columns(table).len())];
     row.retain(|column, _| column == kept || random.permille(300));
@@ -228,13 +237,13 @@ fn value(random: &Random, column: &str) -> Json {
     }
 }
 
-fn id(random: &Random, table: &str) -> String {
+pub(super) fn id(random: &Random, table: &str) -> String {
     let count = if table == "items" { 12 } else { 5 };
     let number = random.below(count);
     let name = table.get(..1).unwrap_or("x");
     if number == 0 { format!("{name} 'ü\"0") } else { format!("{name}{number}") }
 }
 
-fn pick<'a>(random: &Random, of: &[&'a str]) -> &'a str {
+pub(super) fn pick<'a>(random: &Random, of: &[&'a str]) -> &'a str {
     of[random.index(of.len())]
 }

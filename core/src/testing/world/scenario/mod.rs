@@ -8,6 +8,7 @@ mod drive;
 mod generate;
 mod rule;
 mod shrink;
+mod theme;
 
 use std::fmt;
 use std::sync::Arc;
