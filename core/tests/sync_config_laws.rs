@@ -164,6 +164,8 @@ proptest! {
 enum Condition {
     /// `cN = literal`.
     Row(usize, i64),
+    /// `cN = cM`: NULL equals nothing, not even NULL.
+    Columns(usize, usize),
     RowIsNull(usize),
     RowTruth(usize),
     /// `auth.parameter('pN') = literal`.
@@ -186,6 +188,7 @@ impl Condition {
         };
         match self {
             Self::Row(column, value) => format!("c{column} = {value}"),
+            Self::Columns(left, right) => format!("c{left} = c{right}"),
             Self::RowIsNull(column) => format!("c{column} IS NULL"),
             Self::RowTruth(column) => format!("t.c{column}"),
             Self::Request(parameter, value) => format!("{value} = auth.parameter('p{parameter}')"),
@@ -200,6 +203,7 @@ impl Condition {
     fn holds(&self, row: &[Option<i64>], request: &Request) -> bool {
         match self {
             Self::Row(column, value) => row[*column] == Some(*value),
+            Self::Columns(left, right) => row[*left].is_some() && row[*left] == row[*right],
             Self::RowIsNull(column) => row[*column].is_none(),
             Self::RowTruth(column) => row[*column].is_some_and(|value| value != 0),
             Self::Request(parameter, value) => request.values[*parameter] == Some(*value),
@@ -227,6 +231,7 @@ fn value() -> impl Strategy<Value = Option<i64>> {
 fn condition() -> impl Strategy<Value = Condition> {
     let plain = prop_oneof![
         (0..COLUMNS, 0i64..3).prop_map(|(column, value)| Condition::Row(column, value)),
+        (0..COLUMNS, 0..COLUMNS).prop_map(|(left, right)| Condition::Columns(left, right)),
         (0..COLUMNS).prop_map(Condition::RowIsNull),
         (0..COLUMNS).prop_map(Condition::RowTruth),
         (0usize..2, 0i64..3).prop_map(|(parameter, value)| Condition::Request(parameter, value)),
