@@ -2,6 +2,7 @@
 
 mod figures_check;
 mod fuzz;
+pub mod mutations;
 pub mod node;
 pub mod postgres;
 pub mod programs;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{node, postgres, programs, soak, verify};
+use xtask::{mutations, node, postgres, programs, soak, verify};
 
 /// The project's own commands.
 #[derive(Debug, Parser)]
@@ -19,6 +19,8 @@ enum Task {
     Verify,
     /// The long run: many seeds of the simulated world and inputs of the fuzz targets, then kills of real processes.
     Soak(soak::Soak),
+    /// Makes mistakes in a copy of the code, and looks whether the checks find them.
+    Mutations(mutations::Mutations),
     /// Makes sure that there are programs of a Postgres server, and prints where.
     Postgres,
     /// Makes sure that there are Node and the official SDK for the tests, and prints where Node is.
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Task::Verify => verify::run(),
         Task::Soak(soak) => soak::run(soak),
+        Task::Mutations(mutations) => mutations::run(&mutations),
         Task::Postgres => postgres::ensure().map(|directory| println!("{}", directory.display())),
         Task::Node => node::ensure().map(|node| println!("{}", node.program().display())),
         Task::Demo { arguments } => programs::demo(&arguments),

@@ -6,6 +6,7 @@ mod entropy;
 mod fuzz_targets;
 mod layers;
 mod manifests;
+mod mutations;
 mod source;
 mod suites;
 mod tree;
