@@ -77,9 +77,9 @@ pub use client_store::{
 pub use clock::{Clock, SystemClock};
 pub use compaction::{Compactor, LeadingRun, Revised};
 pub use config::{
-    ConfigRequest, Definition, Diagnostic, DiagnosticLevel, Diagnostics, EvaluatedRow, Evaluation, EvaluationError,
-    Reason, ResolvedBucket, ResolvedRequest, ResolvedStream, StreamSubscription, SubscriptionRef, SyncConfig,
-    TableEvaluator,
+    ConfigLookup, ConfigRequest, Definition, Diagnostic, DiagnosticLevel, Diagnostics, EvaluatedLookup, EvaluatedRow,
+    Evaluation, EvaluationError, Reason, RequestResolver, ResolveStep, ResolvedBucket, ResolvedRequest, ResolvedStream,
+    StreamSubscription, SubscriptionRef, SyncConfig, TableEvaluator,
 };
 pub use conflict::{Conflict, ConflictResolver, LastWriteWins, RejectIfChanged, Resolution};
 pub use connector::{Connector, Credentials};

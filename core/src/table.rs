@@ -109,6 +109,9 @@ pub struct TableSelection {
 pub struct TablePattern {
     /// The schema; `None` is the source's default (`public` in Postgres).
     pub schema: Option<Arc<str>>,
+    /// Whether `schema` is a prefix (`"tenant_%".todos`).
+    #[serde(default)]
+    pub any_schema: bool,
     /// The table's name, or its prefix if `prefix` is set.
     pub name: Arc<str>,
     /// Whether `name` is a prefix (`"todos_%"`).
@@ -148,8 +151,9 @@ impl fmt::Display for ConfigPlace {
 
 impl PartialEq for TablePattern {
     fn eq(&self, other: &Self) -> bool {
-        let Self { schema, name, prefix, columns, places: _ } = self;
-        (schema, name, prefix, columns) == (&other.schema, &other.name, &other.prefix, &other.columns)
+        let Self { schema, any_schema, name, prefix, columns, places: _ } = self;
+        (schema, any_schema, name, prefix, columns)
+            == (&other.schema, &other.any_schema, &other.name, &other.prefix, &other.columns)
     }
 }
 
@@ -158,9 +162,18 @@ impl Eq for TablePattern {}
 impl TablePattern {
     /// Whether it names this table. `default_schema` stands for a missing one.
     pub fn matches(&self, default_schema: &str, schema: &str, name: &str) -> bool {
-        self.schema.as_deref().unwrap_or(default_schema) == schema
-            && if self.prefix { name.starts_with(&*self.name) } else { name == &*self.name }
+        let of_schema = match &self.schema {
+            None => schema == default_schema,
+            Some(prefix) if self.any_schema => schema.starts_with(&**prefix) && !is_system_schema(schema),
+            Some(own) => schema == &**own,
+        };
+        of_schema && if self.prefix { name.starts_with(&*self.name) } else { name == &*self.name }
     }
+}
+
+/// Schemas of the database itself, which no pattern matches.
+fn is_system_schema(schema: &str) -> bool {
+    schema == "information_schema" || schema.starts_with("pg_")
 }
 
 impl TableSelection {

@@ -59,6 +59,7 @@ fn every_recorded_case_passes_or_is_refused() {
                 }
                 Outcome::Refused(kinds) => {
                     refused += 1;
+                    println!("  {} is refused: {kinds}", case.id);
                     if supported.contains_key(&case.id) {
                         problems.push(format!("{} is refused: {kinds}", case.id));
                     }

@@ -221,11 +221,31 @@ impl SqlReport<'_> {
         self.scalar.text()
     }
 
+    /// The place in the document of a span of the SQL text.
+    pub(super) fn place(&self, span: Span) -> Span {
+        self.scalar.map(span)
+    }
+
     pub(super) fn fatal(&mut self, kind: &'static str, span: Span, message: impl Into<String>) -> &mut Diagnostic {
         self.report.fatal(kind, self.scalar.map(span), message)
     }
 
     pub(super) fn warning(&mut self, kind: &'static str, span: Span, message: impl Into<String>) -> &mut Diagnostic {
         self.report.warning(kind, self.scalar.map(span), message)
+    }
+
+    /// The same at a place of the document.
+    pub(super) fn fatal_at(&mut self, kind: &'static str, place: Span, message: impl Into<String>) -> &mut Diagnostic {
+        self.report.fatal(kind, place, message)
+    }
+
+    /// The same at a place of the document.
+    pub(super) fn warning_at(
+        &mut self,
+        kind: &'static str,
+        place: Span,
+        message: impl Into<String>,
+    ) -> &mut Diagnostic {
+        self.report.warning(kind, place, message)
     }
 }

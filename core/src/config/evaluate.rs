@@ -143,6 +143,10 @@ fn apply(operation: Operation, arguments: &[Cow<'_, Value>]) -> Result<Value, Fa
             CastTarget::Real => cast::to_real(argument(0)),
             CastTarget::Blob => cast::to_blob(argument(0)),
         }),
+        Operation::NotImplemented(operator) => {
+            let message = format!("the operator `{operator}` is not implemented");
+            Err(Failure::new("operator-not-implemented", message))
+        }
         // Evaluated before its arguments are.
         Operation::Case => Ok(Value::Null),
         Operation::Function(function) => function.apply(arguments),

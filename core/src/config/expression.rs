@@ -34,7 +34,7 @@ pub(super) enum RequestSource {
 pub(super) struct RequestInput {
     pub(super) source: RequestSource,
     pub(super) path: Vec<Arc<str>>,
-    /// Where it stands in its query, for diagnostics.
+    /// Where it stands in the document, for diagnostics.
     pub(super) span: Span,
 }
 
@@ -44,12 +44,96 @@ impl PartialEq for RequestInput {
     }
 }
 
-/// An input of a condition, which may compare rows with the request.
+/// A table or a table function in FROM, numbered over a whole query with its subqueries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct SourceId(pub(super) usize);
+
+/// A column of `json_each`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum EachPart {
+    Key,
+    Value,
+}
+
+/// What is known of a table rather than of its rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum TablePart {
+    Schema,
+    Name,
+    /// What follows the prefix of a pattern.
+    Suffix,
+}
+
+/// An input of a condition, which may compare rows with each other and with the request. Spans are places in the document.
 #[derive(Debug, Clone)]
 pub(super) enum ConditionInput {
-    /// A column, and where it stands in its query.
-    Column(Column, Span),
+    Column {
+        source: SourceId,
+        name: Column,
+        span: Span,
+    },
+    Each {
+        source: SourceId,
+        part: EachPart,
+        span: Span,
+    },
+    Table {
+        source: SourceId,
+        part: TablePart,
+        span: Span,
+    },
+    /// True of every row of the source: it must have one.
+    Present(SourceId),
     Request(RequestInput),
+}
+
+/// Places do not count: the same input twice is one input.
+impl PartialEq for ConditionInput {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Column { source, name, .. }, Self::Column { source: of, name: other, .. }) => {
+                (source, name) == (of, other)
+            }
+            (Self::Each { source, part, .. }, Self::Each { source: of, part: other, .. }) => {
+                (source, part) == (of, other)
+            }
+            (Self::Table { source, part, .. }, Self::Table { source: of, part: other, .. }) => {
+                (source, part) == (of, other)
+            }
+            (Self::Present(source), Self::Present(other)) => source == other,
+            (Self::Request(request), Self::Request(other)) => request == other,
+            _ => false,
+        }
+    }
+}
+
+impl ConditionInput {
+    /// What its rows come from; `None` for the request.
+    pub(super) fn source(&self) -> Option<SourceId> {
+        match self {
+            Self::Column { source, .. } | Self::Each { source, .. } | Self::Table { source, .. } => Some(*source),
+            Self::Present(source) => Some(*source),
+            Self::Request(_) => None,
+        }
+    }
+
+    /// Where it stands in the document.
+    pub(super) fn span(&self) -> Option<Span> {
+        match self {
+            Self::Column { span, .. } | Self::Each { span, .. } | Self::Table { span, .. } => Some(*span),
+            Self::Present(_) => None,
+            Self::Request(request) => Some(request.span),
+        }
+    }
+}
+
+/// An input of an expression over one row of one table.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum RowInput {
+    Column(Column),
+    /// A column of one of the row's `json_each`, numbered.
+    Each(usize, EachPart),
+    Table(TablePart),
 }
 
 impl<I> Expression<I> {
@@ -62,14 +146,14 @@ impl<I> Expression<I> {
         }
     }
 
-    /// The same expression over other inputs; `None` if one of them has no counterpart.
-    pub(super) fn map<J>(&self, translate: &mut impl FnMut(&I) -> Option<J>) -> Option<Expression<J>> {
+    /// The same expression with other expressions for its inputs; `None` if one of them has no counterpart.
+    pub(super) fn replace<J>(&self, translate: &mut impl FnMut(&I) -> Option<Expression<J>>) -> Option<Expression<J>> {
         Some(match self {
             Self::Literal(value) => Expression::Literal(value.clone()),
-            Self::Input(input) => Expression::Input(translate(input)?),
+            Self::Input(input) => translate(input)?,
             Self::Call(operation, arguments) => Expression::Call(
                 *operation,
-                arguments.iter().map(|argument| argument.map(translate)).collect::<Option<_>>()?,
+                arguments.iter().map(|argument| argument.replace(translate)).collect::<Option<_>>()?,
             ),
         })
     }
@@ -108,6 +192,50 @@ impl Form for Column {
         out.extend_from_slice(b"[\"c\",");
         json::write_string(out, self);
         out.push(b']');
+    }
+}
+
+impl Form for RowInput {
+    fn write(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Column(column) => column.write(out),
+            Self::Each(function, part) => {
+                out.extend_from_slice(format!("[\"e\",{function},\"{}\"]", part.name()).as_bytes());
+            }
+            Self::Table(part) => out.extend_from_slice(match part {
+                TablePart::Schema => b"[\"t\",\"schema\"]".as_slice(),
+                TablePart::Name => b"[\"t\",\"name\"]",
+                TablePart::Suffix => b"[\"t\",\"suffix\"]",
+            }),
+        }
+    }
+}
+
+impl EachPart {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Key => "key",
+            Self::Value => "value",
+        }
+    }
+}
+
+impl Form for EachPart {
+    fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(format!("[\"e\",\"{}\"]", self.name()).as_bytes());
+    }
+}
+
+/// Without the number of its source, which depends on the query around it.
+impl Form for ConditionInput {
+    fn write(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Column { name, .. } => name.write(out),
+            Self::Each { part, .. } => part.write(out),
+            Self::Table { part, .. } => RowInput::Table(*part).write(out),
+            Self::Present(_) => out.extend_from_slice(b"[\"present\"]"),
+            Self::Request(request) => request.write(out),
+        }
     }
 }
 

@@ -154,6 +154,26 @@ pub(super) fn each(json: &Value) -> Result<Vec<Value>, Failure> {
     })
 }
 
+/// The rows of `json_each` with their keys: indexes of an array, names of an object, NULL for other JSON.
+pub(super) fn each_rows(json: &Value) -> Result<Vec<(Value, Value)>, Failure> {
+    let text = match json {
+        Value::Null => return Ok(Vec::new()),
+        Value::Text(text) => text,
+        _ => return Err(Failure::new("bad-json", "a JSON array is expected, and this is not a text")),
+    };
+    Ok(match JsonTree::parse(text)? {
+        JsonTree::Array(elements) => {
+            let index = |index: usize| Value::Integer(i64::try_from(index).unwrap_or(i64::MAX));
+            let rows = elements.iter().enumerate();
+            rows.map(|(at, element)| (index(at), element.value(Numbers::Doubles))).collect()
+        }
+        JsonTree::Object(entries) => {
+            entries.iter().map(|(key, element)| (Value::text(key.as_str()), element.value(Numbers::Doubles))).collect()
+        }
+        other => vec![(Value::Null, other.value(Numbers::Doubles))],
+    })
+}
+
 impl From<&Json> for JsonTree {
     fn from(json: &Json) -> Self {
         match json {

@@ -6,6 +6,7 @@
 //! looking at the text again. Everything here is pure; nothing in it depends on the order of a hash map.
 
 mod cast;
+mod cte;
 mod definition;
 mod deployment;
 mod diagnostic;
@@ -25,33 +26,49 @@ mod options;
 mod outline;
 mod places;
 mod plan;
+mod planner;
+mod querying;
+mod relation;
 mod request;
+mod request_resolver;
 mod resolve;
 mod resolve_expression;
+mod resolve_from;
+mod row_matcher;
 mod scalar;
+mod scope;
 mod span;
 mod sql;
+mod stages;
 mod table_evaluator;
+mod wish;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytestring::ByteString;
 
 pub use definition::Definition;
 pub use diagnostic::{Diagnostic, DiagnosticLevel, Diagnostics};
+pub use querying::ConfigLookup;
 pub use request::{
     ConfigRequest, Reason, ResolvedBucket, ResolvedRequest, ResolvedStream, StreamSubscription, SubscriptionRef,
 };
-pub use table_evaluator::{EvaluatedRow, Evaluation, EvaluationError, TableEvaluator};
+pub use request_resolver::{RequestResolver, ResolveStep};
+pub use table_evaluator::{EvaluatedLookup, EvaluatedRow, Evaluation, EvaluationError, TableEvaluator};
 
+use crate::checkpoint::LookupRows;
 use crate::error::Result;
 use crate::table::{SourceTable, TablePattern, TableSelection};
+use cte::{Cte, Ctes};
 use diagnostic::Report;
+use expression::{Expression, RowInput};
 use outline::{Outline, StreamOutline};
 use places::Places;
-use plan::{Plan, Planner, StreamQueries};
-use request::Budget;
-use resolve::Output;
+use plan::{Plan, RowMatch};
+use planner::{Planner, StreamQueries};
+use resolve::{Output, TableReference};
+use scalar::Scalar;
 
 /// A compiled sync config. A handle: cheap to clone.
 ///
@@ -100,10 +117,15 @@ impl SyncConfig {
         let mut planner = Planner::default();
         let mut places = Places::new(text);
         if root.is_some() || report.is_empty() {
-            let Outline { streams } = outline::read(root.as_ref(), &mut report);
+            let Outline { streams, with } = outline::read(root.as_ref(), &mut report);
+            let global = compile_ctes(&with, &mut report);
             for stream in &streams {
-                planner.add(compile(stream, &mut places, &mut report), &mut report);
+                let local = compile_ctes(&stream.with, &mut report);
+                let ctes = Ctes { local: &local, global: &global };
+                planner.add(compile(stream, ctes, &mut places, &mut report), &mut report);
+                cte::warn_of_unused(&local, &mut report);
             }
+            cte::warn_of_unused(&global, &mut report);
         }
         let warnings = report.finish(text);
         if warnings.is_fatal() {
@@ -152,42 +174,107 @@ impl SyncConfig {
         TableEvaluator::bind(&self.0.plan, default_schema, table)
     }
 
-    /// Which buckets a request may have, whatever it takes: for tests and tools. Pure: the same request has the same
-    /// answer.
-    pub fn resolve(&self, request: &ConfigRequest<'_>) -> ResolvedRequest {
-        // Nothing exceeds no limit.
-        request::resolve(&self.0.plan, request, &Budget::unlimited()).unwrap_or_default()
+    /// The canonical forms of the lookup indexes, which are deployed after those of the definitions; indexes into them name
+    /// lookups elsewhere.
+    pub fn lookup_forms(&self) -> impl ExactSizeIterator<Item = &ByteString> {
+        self.0.plan.indexes.iter().map(|index| &index.form)
     }
 
-    /// The same for a client's request: gives up as soon as it yields more than `limit` buckets, or other things out of
-    /// proportion to them (S9).
+    /// Everything that a store keeps for this config, as it is deployed: the forms of definitions, then of lookup indexes.
+    pub fn forms(&self) -> impl Iterator<Item = &ByteString> {
+        self.definitions().iter().map(Definition::form).chain(self.lookup_forms())
+    }
+
+    /// Finds the buckets of a request, of which it may have `limit` (S9).
+    pub fn resolver(&self, request: &ConfigRequest<'_>, limit: usize) -> RequestResolver {
+        RequestResolver::new(self.clone(), request, limit)
+    }
+
+    /// Which buckets a request may have, whatever it takes, with lookups that find nothing: for tests and tools. Pure: the
+    /// same request has the same answer.
+    pub fn resolve(&self, request: &ConfigRequest<'_>) -> ResolvedRequest {
+        self.resolve_with(request, |_| LookupRows::default())
+    }
+
+    /// The same with lookups that `lookup` answers.
+    pub fn resolve_with(
+        &self,
+        request: &ConfigRequest<'_>,
+        mut lookup: impl FnMut(&ConfigLookup) -> LookupRows,
+    ) -> ResolvedRequest {
+        let mut resolver = self.resolver(request, usize::MAX);
+        loop {
+            match resolver.poll() {
+                Ok(ResolveStep::Done(resolved)) => return resolved,
+                Ok(ResolveStep::Lookups(wanted)) => {
+                    let answers = wanted.iter().map(&mut lookup).collect();
+                    if resolver.answer(wanted, answers).is_err() {
+                        return ResolvedRequest::default();
+                    }
+                }
+                // Nothing exceeds no limit.
+                Err(_) => return ResolvedRequest::default(),
+            }
+        }
+    }
+
+    /// The same for a client's request without lookups: gives up as soon as it yields more than `limit` buckets, or other
+    /// things out of proportion to them (S9).
     ///
     /// # Errors
     /// `Invalid` with `PSYNC_S2305`.
     pub fn resolve_within(&self, request: &ConfigRequest<'_>, limit: usize) -> Result<ResolvedRequest> {
-        request::resolve(&self.0.plan, request, &Budget::new(limit))
+        match self.resolver(request, limit).poll()? {
+            ResolveStep::Done(resolved) => Ok(resolved),
+            ResolveStep::Lookups(_) => Err(crate::Error::internal("this request needs lookups")),
+        }
+    }
+
+    fn plan(&self) -> &Plan {
+        &self.0.plan
     }
 }
 
+/// Reads an SQL text, and reports what is wrong with it.
+fn parse_sql(scalar: &Scalar, report: &mut Report) -> Option<sql::ast::Select> {
+    match sql::parse(scalar.text()) {
+        Ok(select) => Some(select),
+        Err(error) => {
+            let mut report = report.of(scalar);
+            let diagnostic = report.fatal(error.kind, error.span, error.message);
+            diagnostic.suggestion = error.help;
+            None
+        }
+    }
+}
+
+fn compile_ctes(with: &[(Scalar, Scalar)], report: &mut Report) -> Vec<Cte> {
+    let mut ctes = Vec::new();
+    for (name, sql) in with {
+        if let Some(select) = parse_sql(sql, report) {
+            let cte = Cte::new(name.clone(), sql.clone(), select);
+            resolve_from::check(&cte, report);
+            ctes.push(cte);
+        }
+    }
+    ctes
+}
+
 /// Compiles the queries of a stream up to their normal form, and reports what is wrong with them.
-fn compile<'a>(stream: &'a StreamOutline, places: &mut Places<'_>, report: &mut Report) -> StreamQueries<'a> {
+fn compile<'a>(
+    stream: &'a StreamOutline,
+    ctes: Ctes<'_>,
+    places: &mut Places<'_>,
+    report: &mut Report,
+) -> StreamQueries<'a> {
     let mut queries = Vec::new();
     let name = Arc::from(stream.name.text());
     for scalar in &stream.queries {
-        let mut report = report.of(scalar);
-        let select = match sql::parse(scalar.text()) {
-            Ok(select) => select,
-            Err(error) => {
-                let diagnostic = report.fatal(error.kind, error.span, error.message);
-                diagnostic.suggestion = error.help;
-                continue;
-            }
-        };
-        let Some(query) = resolve::resolve(&select, &mut report) else { continue };
-        places.add(&name, scalar, &query);
-        let condition = query.condition.as_ref();
-        let Some(branches) = normal_form::normalize(condition, query.span, &mut report) else { continue };
-        queries.push((scalar, query, branches));
+        let Some(select) = parse_sql(scalar, report) else { continue };
+        let Some(query) = resolve::resolve(&select, ctes, &mut report.of(scalar)) else { continue };
+        places.add(&name, &query);
+        let Some(branches) = normal_form::normalize(&query, report) else { continue };
+        queries.push((query, branches));
     }
     StreamQueries {
         name: &stream.name,
@@ -198,33 +285,47 @@ fn compile<'a>(stream: &'a StreamOutline, places: &mut Places<'_>, report: &mut 
     }
 }
 
-/// One pattern per table reference, with every column that some evaluator of it reads.
+/// What is read of each table; `None` is all columns.
+type ReadColumns = BTreeMap<TableReference, Option<BTreeSet<Arc<str>>>>;
+
+/// What is read of the table of these rows, the columns of its filters and keys included.
+fn read_columns<'a>(patterns: &'a mut ReadColumns, rows: &RowMatch) -> &'a mut Option<BTreeSet<Arc<str>>> {
+    let read = patterns.entry(rows.table.clone()).or_insert_with(|| Some(BTreeSet::new()));
+    rows.expressions(&mut |expression| note_columns(expression, read));
+    read
+}
+
+fn note_columns(expression: &Expression<RowInput>, read: &mut Option<BTreeSet<Arc<str>>>) {
+    expression.inputs(&mut |input| {
+        if let (RowInput::Column(name), Some(columns)) = (input, &mut *read) {
+            columns.insert(Arc::clone(name));
+        }
+    });
+}
+
+/// One pattern per table reference, with every column that is read of it.
 fn selection(plan: &Plan, mut places: Places<'_>) -> TableSelection {
-    let mut patterns: std::collections::BTreeMap<_, Option<std::collections::BTreeSet<Arc<str>>>> = Default::default();
+    let mut patterns = ReadColumns::new();
     for evaluator in plan.definitions.iter().flat_map(Definition::evaluators) {
-        let read = patterns.entry(&evaluator.table).or_insert_with(|| Some(Default::default()));
-        let mut add = |name: &Arc<str>| {
-            if let Some(columns) = read {
-                columns.insert(Arc::clone(name));
-            }
-        };
-        evaluator.filters.iter().for_each(|filter| filter.inputs(&mut add));
-        evaluator.keys.iter().for_each(|key| key.expression().inputs(&mut add));
+        let read = read_columns(&mut patterns, &evaluator.rows);
         for column in evaluator.columns.iter() {
-            if let Output::Column { value, .. } = column {
-                value.inputs(&mut add);
+            match column {
+                Output::Star => *read = None,
+                Output::Column { value, .. } => note_columns(value, read),
             }
         }
-        if evaluator.columns.contains(&Output::Star) {
-            *read = None;
-        }
+    }
+    for index in &plan.indexes {
+        let read = read_columns(&mut patterns, &index.rows);
+        index.outputs.iter().for_each(|output| note_columns(output.expression(), read));
     }
     let patterns = patterns.into_iter().map(|(table, columns)| TablePattern {
         schema: table.schema.clone(),
+        any_schema: table.any_schema,
         name: Arc::clone(&table.name),
         prefix: table.prefix,
         columns: columns.map(|columns| columns.into_iter().collect()),
-        places: places.take(table),
+        places: places.take(&table),
     });
     TableSelection { patterns: patterns.collect() }
 }

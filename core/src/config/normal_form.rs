@@ -1,31 +1,37 @@
-//! The normal form of a condition: an OR of branches, each an AND of row filters, request filters and matches.
+//! The normal form of a condition: an OR of branches, each an AND of filters on one thing and of matches between two.
 
-use super::diagnostic::SqlReport;
-use super::expression::{Column, ConditionInput, Expression, RequestInput};
+use super::diagnostic::Report;
+use super::expression::{ConditionInput, Expression};
 use super::operation::Operation;
+use super::resolve::{Owner, Query, QuerySource, owner_of};
+use super::scope::Condition;
 use super::span::Span;
 
 /// Branches that an AND over ORs may multiply out to.
 const LIMIT: usize = 100;
 
-type Condition = Expression<ConditionInput>;
-
-/// One way for a row and a request to belong together: everything in it holds.
+/// One way for rows and a request to belong together: everything in it holds.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Branch {
-    pub(super) row: Vec<Expression<Column>>,
-    pub(super) request: Vec<Expression<RequestInput>>,
+    pub(super) filters: Vec<(Owner, Condition)>,
     pub(super) matches: Vec<Match>,
 }
 
-/// A value of the row equals a value of the request.
+/// A value of one thing equals a value of another.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Match {
-    pub(super) row: Side<Column>,
-    pub(super) request: Side<RequestInput>,
+    pub(super) left: MatchSide,
+    pub(super) right: MatchSide,
 }
 
-/// One side of a [`Match`].
+/// A side of a [`Match`].
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct MatchSide {
+    pub(super) owner: Owner,
+    pub(super) value: Side<ConditionInput>,
+}
+
+/// Values that may be equal to others.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Side<I> {
     /// The value itself.
@@ -40,28 +46,45 @@ impl<I> Side<I> {
             Self::Value(expression) | Self::Elements(expression) => expression,
         }
     }
+
+    /// The same side over another expression.
+    pub(super) fn with<J>(&self, expression: Expression<J>) -> Side<J> {
+        match self {
+            Self::Value(_) => Side::Value(expression),
+            Self::Elements(_) => Side::Elements(expression),
+        }
+    }
 }
 
-/// A condition without NOT over mixtures, whose leaves depend on one side each or match the two.
+/// A condition without NOT over mixtures, whose leaves depend on one thing each or match two.
 #[derive(Debug)]
 enum Tree {
-    Row(Expression<Column>),
-    Request(Expression<RequestInput>),
+    Filter(Owner, Condition),
     Match(Match),
     All(Vec<Self>),
     Any(Vec<Self>),
 }
 
-/// Normalizes the condition of a query; `None` after problems were reported. No condition is one empty branch.
-pub(super) fn normalize(condition: Option<&Condition>, span: Span, report: &mut SqlReport<'_>) -> Option<Vec<Branch>> {
-    let Some(condition) = condition else { return Some(vec![Branch::default()]) };
+/// Normalizes the condition of a query; `None` after problems were reported.
+pub(super) fn normalize(query: &Query, report: &mut Report) -> Option<Vec<Branch>> {
+    normalize_condition(&query.condition, &query.sources, query.span, report)
+}
+
+/// The same for a condition by itself; `span` is the place of its query.
+pub(super) fn normalize_condition(
+    condition: &Condition,
+    sources: &[QuerySource],
+    span: Span,
+    report: &mut Report,
+) -> Option<Vec<Branch>> {
     if multiply(condition, false).is_none() {
         report
             .fatal("dnf-too-large", span, format!("this condition multiplies out to more than {LIMIT} branches"))
-            .help("split it into several queries, or combine columns in the table");
+            .help("put the parts that are joined by OR into queries of their own");
         return None;
     }
-    Some(branches(tree(condition, false, report)?))
+    let tree = Normalizer { sources, report }.tree(condition, false)?;
+    Some(branches(tree))
 }
 
 /// The number of branches that a condition multiplies out to; `None` above the limit in any AND.
@@ -82,126 +105,154 @@ fn multiply(condition: &Condition, negated: bool) -> Option<usize> {
     }
 }
 
-fn tree(condition: &Condition, negated: bool, report: &mut SqlReport<'_>) -> Option<Tree> {
-    if let Some(row) = row_side(condition) {
-        return Some(Tree::Row(if negated { row.not() } else { row }));
-    }
-    if let Some(request) = request_side(condition) {
-        return Some(Tree::Request(if negated { request.not() } else { request }));
-    }
-    match condition {
-        Expression::Call(Operation::Not, operand) => tree(operand.first()?, !negated, report),
-        Expression::Call(operation @ (Operation::And | Operation::Or), members) => {
-            let trees: Vec<_> = members.iter().map(|member| tree(member, negated, report)).collect();
-            let trees = trees.into_iter().collect::<Option<Vec<_>>>()?;
-            let all = (*operation == Operation::And) != negated;
-            Some(if all { Tree::All(trees) } else { Tree::Any(trees) })
-        }
-        Expression::Call(operation @ (Operation::Equal | Operation::InEach | Operation::OverlapEach), sides)
-            if !negated =>
+struct Normalizer<'a> {
+    sources: &'a [QuerySource],
+    report: &'a mut Report,
+}
+
+impl Normalizer<'_> {
+    fn tree(&mut self, condition: &Condition, negated: bool) -> Option<Tree> {
+        let owner = self.owner(condition);
+        if let Ok(owner) = owner
+            && !self.must_stay_apart(condition)
         {
-            match matched(*operation, sides) {
-                Some(found) => Some(Tree::Match(found)),
-                None => spans_sources(condition, report),
+            return Some(Tree::Filter(owner, if negated { condition.clone().not() } else { condition.clone() }));
+        }
+        match condition {
+            Expression::Call(Operation::Not, operand) => self.tree(operand.first()?, !negated),
+            Expression::Call(operation @ (Operation::And | Operation::Or), members) => {
+                let trees: Vec<_> = members.iter().map(|member| self.tree(member, negated)).collect();
+                let trees = trees.into_iter().collect::<Option<Vec<_>>>()?;
+                let all = (*operation == Operation::And) != negated;
+                Some(if all { Tree::All(trees) } else { Tree::Any(trees) })
             }
+            Expression::Input(ConditionInput::Present(_)) if negated => {
+                // Under NOT a row must be absent, which no bucket can tell.
+                self.spans_sources(condition)
+            }
+            _ if owner.is_ok() => {
+                let owner = owner.ok()?;
+                Some(Tree::Filter(owner, if negated { condition.clone().not() } else { condition.clone() }))
+            }
+            Expression::Call(operation @ (Operation::Equal | Operation::InEach | Operation::OverlapEach), sides)
+                if !negated =>
+            {
+                match self.matched(*operation, sides) {
+                    Some(found) => Some(Tree::Match(found)),
+                    None => self.spans_sources(condition),
+                }
+            }
+            _ => self.spans_sources(condition),
         }
-        _ => spans_sources(condition, report),
+    }
+
+    /// Whether a part of it needs a row that the rest does not: then an OR over both is not one filter of that row.
+    fn must_stay_apart(&self, condition: &Condition) -> bool {
+        let connective = matches!(condition, Expression::Call(Operation::And | Operation::Or | Operation::Not, _));
+        let mut found = false;
+        condition.inputs(&mut |input| {
+            found |= matches!(input, ConditionInput::Each { .. } | ConditionInput::Present(_));
+        });
+        connective && found
+    }
+
+    fn owner(&self, condition: &Condition) -> Result<Owner, Span> {
+        let mut owner = Owner::Constant;
+        let mut second = None;
+        condition.inputs(&mut |input| {
+            let found = input.source().map_or(Owner::Request, |source| owner_of(self.sources, source));
+            if owner == Owner::Constant {
+                owner = found;
+            } else if found != owner && second.is_none() {
+                second = Some(input.span().unwrap_or_default());
+            }
+        });
+        second.map_or(Ok(owner), Err)
+    }
+
+    /// `=`, IN and `&&` between two things.
+    fn matched(&self, operation: Operation, sides: &[Condition]) -> Option<Match> {
+        let [left, right] = sides else { return None };
+        let (left_elements, right_elements) = match operation {
+            Operation::Equal => (false, false),
+            Operation::InEach => (false, true),
+            _ => (true, true),
+        };
+        let side = |expression: &Condition, elements: bool| {
+            let owner = self.owner(expression).ok()?;
+            let expression = expression.clone();
+            let value = if elements { Side::Elements(expression) } else { Side::Value(expression) };
+            Some(MatchSide { owner, value })
+        };
+        Some(Match { left: side(left, left_elements)?, right: side(right, right_elements)? })
+    }
+
+    fn spans_sources(&mut self, condition: &Condition) -> Option<Tree> {
+        let mut place = self.owner(condition).err();
+        condition.inputs(&mut |input| place = place.or(input.span()));
+        self.report
+            .fatal(
+                "expression-spans-sources",
+                place.unwrap_or_default(),
+                "rows and the request can only be compared by `=` and IN, without NOT and without computing with both",
+            )
+            .help("rows are sorted into buckets by their own values, and a request names the buckets it wants");
+        None
     }
 }
 
-/// `=`, IN and `&&` between a row and the request, either way round.
-fn matched(operation: Operation, sides: &[Condition]) -> Option<Match> {
-    fn made<I>(expression: Expression<I>, elements: bool) -> Side<I> {
-        if elements { Side::Elements(expression) } else { Side::Value(expression) }
-    }
-    let [left, right] = sides else { return None };
-    let (left_elements, right_elements) = match operation {
-        Operation::Equal => (false, false),
-        Operation::InEach => (false, true),
-        _ => (true, true),
-    };
-    if let (Some(row), Some(request)) = (row_side(left), request_side(right)) {
-        return Some(Match { row: made(row, left_elements), request: made(request, right_elements) });
-    }
-    let (row, request) = (row_side(right)?, request_side(left)?);
-    Some(Match { row: made(row, right_elements), request: made(request, left_elements) })
-}
-
-fn spans_sources(condition: &Condition, report: &mut SqlReport<'_>) -> Option<Tree> {
-    let mut place = None;
-    condition.inputs(&mut |input| {
-        if let (ConditionInput::Request(request), None) = (input, place) {
-            place = Some(request.span);
-        }
-    });
-    report
-        .fatal(
-            "expression-spans-sources",
-            place.unwrap_or_default(),
-            "a row and the request can only be compared by `=` and IN, without NOT and without computing with both",
-        )
-        .help("rows are sorted into buckets by their own values, and a request names the buckets it wants");
-    None
-}
-
-/// The expression over columns alone; `None` if it uses the request, or no column at all.
-fn row_side(condition: &Condition) -> Option<Expression<Column>> {
-    if condition.is_constant() {
-        return None;
-    }
-    condition.map(&mut |input| match input {
-        ConditionInput::Column(name, _) => Some(name.clone()),
-        ConditionInput::Request(_) => None,
-    })
-}
-
-/// The expression over request values and constants alone.
-fn request_side(condition: &Condition) -> Option<Expression<RequestInput>> {
-    condition.map(&mut |input| match input {
-        ConditionInput::Column(..) => None,
-        ConditionInput::Request(request) => Some(request.clone()),
-    })
-}
-
-/// Distributes AND over OR. Filters of one side stay together, so that only matches multiply.
+/// Distributes AND over OR. Filters of one thing stay together, so that only matches multiply.
 fn branches(tree: Tree) -> Vec<Branch> {
     match tree {
-        Tree::Row(row) => vec![Branch { row: vec![row], ..Branch::default() }],
-        Tree::Request(request) => vec![Branch { request: vec![request], ..Branch::default() }],
+        Tree::Filter(owner, filter) => vec![Branch { filters: vec![(owner, filter)], ..Branch::default() }],
         Tree::Match(found) => vec![Branch { matches: vec![found], ..Branch::default() }],
         Tree::All(members) => members.into_iter().map(branches).fold(vec![Branch::default()], |left, right| {
             left.iter().flat_map(|left| right.iter().map(move |right| left.and(right))).collect()
         }),
         Tree::Any(members) => {
-            let (mut result, mut rows, mut requests) = (Vec::new(), Vec::new(), Vec::new());
+            let mut result = Vec::new();
+            let mut merged: Vec<(Owner, Vec<Condition>)> = Vec::new();
             for branch in members.into_iter().flat_map(branches) {
-                match branch {
-                    Branch { row, request, matches } if request.is_empty() && matches.is_empty() => {
-                        rows.push(Expression::all(Operation::And, row));
+                match branch.single_filter() {
+                    Some(owner) => {
+                        let filters = branch.filters.into_iter().map(|(_, filter)| filter).collect();
+                        let filter = Expression::all(Operation::And, filters);
+                        match merged.iter_mut().find(|(known, _)| *known == owner) {
+                            Some((_, filters)) => filters.push(filter),
+                            None => merged.push((owner, vec![filter])),
+                        }
                     }
-                    Branch { row, request, matches } if row.is_empty() && matches.is_empty() => {
-                        requests.push(Expression::all(Operation::And, request));
-                    }
-                    branch => result.push(branch),
+                    None => result.push(branch),
                 }
             }
-            if !requests.is_empty() {
-                let request = vec![Expression::all(Operation::Or, requests)];
-                result.push(Branch { request, ..Branch::default() });
-            }
-            if !rows.is_empty() {
-                result.push(Branch { row: vec![Expression::all(Operation::Or, rows)], ..Branch::default() });
-            }
+            // What depends on the request before what depends on rows: the order of names of buckets.
+            merged.sort_by_key(|(owner, _)| *owner);
+            result.extend(merged.into_iter().map(|(owner, filters)| Branch {
+                filters: vec![(owner, Expression::all(Operation::Or, filters))],
+                ..Branch::default()
+            }));
             result
         }
     }
 }
 
 impl Branch {
+    /// The one thing that all of it depends on, if its parts can be one filter.
+    fn single_filter(&self) -> Option<Owner> {
+        let (owner, _) = self.filters.first()?;
+        let mut apart = false;
+        for (other, filter) in &self.filters {
+            apart |= other != owner;
+            filter.inputs(&mut |input| {
+                apart |= matches!(input, ConditionInput::Each { .. } | ConditionInput::Present(_));
+            });
+        }
+        (self.matches.is_empty() && !apart).then_some(*owner)
+    }
+
     fn and(&self, other: &Self) -> Self {
         let mut both = self.clone();
-        both.row.extend(other.row.iter().cloned());
-        both.request.extend(other.request.iter().cloned());
+        both.filters.extend(other.filters.iter().cloned());
         for found in &other.matches {
             if !both.matches.contains(found) {
                 both.matches.push(found.clone());

@@ -38,6 +38,8 @@ pub(super) enum Operation {
     /// `->>`.
     ArrowText,
     Cast(CastTarget),
+    /// An operator of Postgres that has no value here.
+    NotImplemented(&'static str),
     /// Conditions and values in turn, then the value for none of them.
     Case,
     Function(Function),
@@ -102,6 +104,7 @@ impl Operation {
             Self::Cast(CastTarget::Integer) => "::integer",
             Self::Cast(CastTarget::Real) => "::real",
             Self::Cast(CastTarget::Blob) => "::blob",
+            Self::NotImplemented(operator) => operator,
             Self::Case => "case",
             Self::Function(function) => function.name(),
         }

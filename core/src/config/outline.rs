@@ -14,6 +14,8 @@ pub(super) const EDITION: i64 = 3;
 #[derive(Debug, Default)]
 pub(super) struct Outline {
     pub(super) streams: Vec<StreamOutline>,
+    /// The named queries of the whole config.
+    pub(super) with: Vec<(Scalar, Scalar)>,
 }
 
 /// One entry of `streams`.
@@ -21,6 +23,8 @@ pub(super) struct Outline {
 pub(super) struct StreamOutline {
     pub(super) name: Scalar,
     pub(super) queries: Vec<Scalar>,
+    /// The named queries of this stream.
+    pub(super) with: Vec<(Scalar, Scalar)>,
     pub(super) auto_subscribe: bool,
     pub(super) priority: BucketPriority,
     pub(super) accept_dangerous: bool,
@@ -70,10 +74,11 @@ pub(super) fn read(root: Option<&Node>, report: &mut Report) -> Outline {
                 .help("write `config: { edition: 3 }` and define `streams`");
         }
     }
-    for name in ["with", "event_definitions"] {
-        if let Some((key, _)) = find(name) {
-            report.fatal("not-supported-yet", key.span(), format!("`{name}` is not supported yet"));
-        }
+    if let Some((key, _)) = find("event_definitions") {
+        report.fatal("not-supported-yet", key.span(), "`event_definitions` is not supported yet");
+    }
+    if let Some((_, node)) = find("with") {
+        outline.with = named_queries(node, report);
     }
     // The queries of an edition that is refused as a whole would only be refused for being of that edition.
     let supported = edition.is_none_or(|(edition, _)| edition == EDITION);
@@ -94,6 +99,7 @@ fn stream(name: &Scalar, node: &Node, report: &mut Report) -> Option<StreamOutli
     let mut stream = StreamOutline {
         name: name.clone(),
         queries: Vec::new(),
+        with: Vec::new(),
         auto_subscribe: false,
         priority: BucketPriority::DEFAULT,
         accept_dangerous: false,
@@ -119,9 +125,7 @@ fn stream(name: &Scalar, node: &Node, report: &mut Report) -> Option<StreamOutli
                 };
                 stream.queries.extend(items.iter().filter_map(|item| sql(item, report)));
             }
-            "with" => {
-                report.fatal("not-supported-yet", key.span(), "`with` is not supported yet");
-            }
+            "with" => stream.with = named_queries(value, report),
             "auto_subscribe" => stream.auto_subscribe = boolean(value, "auto_subscribe", report).unwrap_or(false),
             "accept_potentially_dangerous_queries" => {
                 stream.accept_dangerous =
@@ -145,6 +149,12 @@ fn stream(name: &Scalar, node: &Node, report: &mut Report) -> Option<StreamOutli
             .help("give it one of them: `query` for one SELECT, `queries` for a list");
     }
     Some(stream)
+}
+
+/// The entries of a `with` block: names and SQL texts.
+fn named_queries(node: &Node, report: &mut Report) -> Vec<(Scalar, Scalar)> {
+    let entries = map(node, "expected-map", "`with`", report).unwrap_or_default();
+    entries.iter().filter_map(|(name, value)| Some((name.clone(), sql(value, report)?))).collect()
 }
 
 pub(super) fn unknown_key(key: &Scalar, place: &str, known: &[&str], report: &mut Report) {

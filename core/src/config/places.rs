@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::lines::Lines;
-use super::resolve::{Query, TableReference};
-use super::scalar::Scalar;
+use super::resolve::{Query, QuerySource, TableReference};
 use super::span::Span;
 use crate::table::{ConfigPlace, TablePlaces};
 
@@ -21,16 +20,21 @@ impl<'a> Places<'a> {
         Self { lines: Lines::new(text), tables: BTreeMap::new() }
     }
 
-    /// Takes note of what a query of `stream` names; `scalar` is its text.
-    pub(super) fn add(&mut self, stream: &Arc<str>, scalar: &Scalar, query: &Query) {
+    /// Takes note of what a query of `stream` names.
+    pub(super) fn add(&mut self, stream: &Arc<str>, query: &Query) {
         let place = |span: Span| {
-            let (line, column) = self.lines.at(scalar.map(span).start);
+            let (line, column) = self.lines.at(span.start);
             ConfigPlace { stream: Arc::clone(stream), line, column }
         };
-        let places = self.tables.entry(query.table.clone()).or_default();
-        places.table.get_or_insert_with(|| place(query.table_span));
-        for (name, span) in &query.named {
-            places.columns.entry(Arc::clone(name)).or_insert_with(|| place(*span));
+        for (number, source) in query.sources.iter().enumerate() {
+            let QuerySource::Table { reference, span, .. } = source else { continue };
+            let places = self.tables.entry(reference.clone()).or_default();
+            places.table.get_or_insert_with(|| place(*span));
+            for (of, name, span) in &query.named {
+                if of.0 == number {
+                    places.columns.entry(Arc::clone(name)).or_insert_with(|| place(*span));
+                }
+            }
         }
     }
 

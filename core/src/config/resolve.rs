@@ -1,27 +1,56 @@
-//! Names to meanings: the table of a query, its output columns, and its condition over columns and request values.
+//! Names to meanings: the tables of a query and of the queries inside it, its output columns, and one condition over all of
+//! them. Subqueries, named queries and joins are all the same thing afterwards: sources, and conditions between them.
 
 use std::sync::Arc;
 
+use super::cte::Ctes;
 use super::diagnostic::SqlReport;
-use super::expression::{Column, ConditionInput, Expression};
-use super::resolve_expression::Scope;
+use super::expression::{Column, ConditionInput, Expression, RowInput, SourceId};
+use super::operation::Operation;
+use super::resolve_expression::Place;
+use super::resolve_from::{attach_constants, owner_of_argument};
+use super::scope::{Condition, Scope, SetKind};
 use super::span::Span;
-use super::sql::ast::{ExprKind, FromItem, JoinKind, Relation, Select, SelectItem};
+use super::sql::ast::{ExprKind, Select, SelectItem};
 
 /// A query whose names are resolved.
 #[derive(Debug)]
 pub(super) struct Query {
-    pub(super) table: TableReference,
-    /// Where the table is named.
-    pub(super) table_span: Span,
-    /// The columns that it names, and where.
-    pub(super) named: Vec<(Column, Span)>,
-    /// The table that rows are sent as; `None` is the name of the row's own table.
-    pub(super) output: Option<Arc<str>>,
+    pub(super) sources: Vec<QuerySource>,
+    /// The table whose rows are sent.
+    pub(super) primary: SourceId,
     pub(super) columns: Vec<Output>,
-    pub(super) condition: Option<Expression<ConditionInput>>,
-    /// The query's place in its SQL text.
+    pub(super) condition: Condition,
+    /// The columns that it names, and where.
+    pub(super) named: Vec<(SourceId, Column, Span)>,
+    /// The query's place in the document.
     pub(super) span: Span,
+}
+
+/// Where rows of a query come from.
+#[derive(Debug)]
+pub(super) enum QuerySource {
+    Table {
+        reference: TableReference,
+        /// Where it is named.
+        span: Span,
+        /// The table that its rows are sent as; `None` is the name of the row's own table.
+        output: Option<Arc<str>>,
+        /// It has a name of its own in the query, without quotes.
+        plain_alias: bool,
+    },
+    /// `json_each(argument)`.
+    Each { argument: Condition, owner: Owner, span: Span },
+}
+
+/// What an expression depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Owner {
+    Constant,
+    Request,
+    /// A `json_each` over a value of the request, or over a constant.
+    Each(SourceId),
+    Table(SourceId),
 }
 
 /// Which source tables a query reads.
@@ -29,6 +58,8 @@ pub(super) struct Query {
 pub(super) struct TableReference {
     /// `None` is the default schema.
     pub(super) schema: Option<Arc<str>>,
+    /// Whether `schema` is a prefix.
+    pub(super) any_schema: bool,
     pub(super) name: Arc<str>,
     /// Whether `name` is a prefix.
     pub(super) prefix: bool,
@@ -41,155 +72,286 @@ pub(super) enum Output {
     Star,
     Column {
         name: Arc<str>,
-        value: Expression<Column>,
+        value: Expression<RowInput>,
     },
 }
 
-/// Resolves a query; `None` after problems were reported.
-pub(super) fn resolve(select: &Select, report: &mut SqlReport<'_>) -> Option<Query> {
-    let item = single_table(select, report)?;
-    let (table, table_span, scope) = table(item, report)?;
-    let mut named = Vec::new();
-    let mut columns = Vec::new();
-    let mut complete = true;
-    for item in &select.columns {
-        match output(item, &scope, !columns.is_empty(), &mut named, report) {
-            Some(column) => columns.push(column),
-            None => complete = false,
-        }
-    }
-    let from_table = columns.iter().any(|column| match column {
-        Output::Star => true,
-        Output::Column { value, .. } => !value.is_constant(),
-    });
-    if !from_table {
-        report
-            .fatal("no-result-table", select.span, "this query selects nothing from its table")
-            .help("select at least one of its columns, or `*`");
-        complete = false;
-    }
-    let condition = match &select.condition {
-        Some(condition) => match scope.condition(condition, report) {
-            Some(condition) => {
-                condition.inputs(&mut |input| {
-                    if let ConditionInput::Column(name, span) = input {
-                        named.push((name.clone(), *span));
-                    }
-                });
-                Some(condition)
-            }
-            None => {
-                complete = false;
-                None
-            }
-        },
-        None => None,
-    };
-    let output = match &item.alias {
-        Some(alias) => Some(Arc::from(alias.text.as_str())),
-        None if table.prefix => None,
-        None => Some(Arc::clone(&table.name)),
-    };
-    complete.then(|| Query { table, table_span, named, output, columns, condition, span: select.span })
+/// Resolves a query and the queries inside it.
+#[derive(Debug)]
+pub(super) struct Resolver<'a> {
+    pub(super) ctes: Ctes<'a>,
+    pub(super) sources: Vec<QuerySource>,
+    /// Queries inside each other.
+    pub(super) depth: usize,
 }
 
-fn single_table<'a>(select: &'a Select, report: &mut SqlReport<'_>) -> Option<&'a FromItem> {
-    let Some((first, rest)) = select.from.split_first() else {
+/// Resolves a query of a stream; `None` after problems were reported.
+pub(super) fn resolve(select: &Select, ctes: Ctes<'_>, report: &mut SqlReport<'_>) -> Option<Query> {
+    let mut resolver = Resolver { ctes, sources: Vec::new(), depth: 0 };
+    if select.from.is_empty() {
         report
             .fatal("no-result-table", select.span, "this query reads no table")
             .help("write FROM and the table whose rows are to be synced");
         return None;
+    }
+    let mut scope = Scope::default();
+    let joined = resolver.from(select, &mut scope, report);
+    let condition = resolver.condition(select, &scope, joined, report);
+    let (primary, columns) = resolver.outputs(select, &scope, report)?;
+    let condition = condition?;
+    attach_constants(&condition, &mut resolver.sources);
+    let mut named = Vec::new();
+    let mut note = |input: &ConditionInput| {
+        if let ConditionInput::Column { source, name, span } = input {
+            named.push((*source, name.clone(), *span));
+        }
     };
-    for item in rest {
-        let Some(join) = &item.join else { continue };
-        match join.kind {
-            JoinKind::Left | JoinKind::Right | JoinKind::Full | JoinKind::Cross | JoinKind::Natural => {
-                let message = "this kind of join is not supported: a joined row either exists or hides the row";
-                report.fatal("join-kind-not-supported", join.span, message);
+    let mut outputs = Vec::new();
+    for column in columns {
+        outputs.push(match column {
+            Selected::Star => Output::Star,
+            Selected::Column(name, value) => {
+                value.inputs(&mut note);
+                Output::Column { name, value: resolver.row_value(&value)? }
             }
-            JoinKind::Inner if join.using.is_some() => {
-                let message = "USING is not supported; write ON with an equality";
-                report.fatal("join-using-not-supported", join.using.unwrap_or(join.span), message);
-            }
-            JoinKind::Inner | JoinKind::Comma => {
-                report.fatal("not-supported-yet", item.span, "joins are not supported yet").help(
-                    "copy the column that decides (such as the owner) into this table, or use subscription parameters",
-                );
-            }
+        });
+    }
+    condition.inputs(&mut note);
+    for source in &resolver.sources {
+        if let QuerySource::Each { argument, .. } = source {
+            argument.inputs(&mut note);
         }
     }
-    let relation = match &first.relation {
-        Relation::Table { .. } => None,
-        Relation::Function(call) => Some(format!("`{}` in FROM is not supported yet", call.full_name())),
-        Relation::Subquery(_) => Some("subqueries in FROM are not supported yet".to_owned()),
-    };
-    if let Some(message) = relation {
-        report.fatal("not-supported-yet", first.span, message);
-        return None;
-    }
-    rest.is_empty().then_some(first)
+    let span = report.place(select.span);
+    Some(Query { sources: resolver.sources, primary, columns: outputs, condition, named, span })
 }
 
-fn table(item: &FromItem, report: &mut SqlReport<'_>) -> Option<(TableReference, Span, Scope)> {
-    let Relation::Table { schema, name } = &item.relation else { return None };
-    if let Some(column) = item.columns.first() {
-        report.fatal("not-supported-yet", column.span, "names for the columns of a table are not supported yet");
-        return None;
+/// An entry of the select list whose names are resolved.
+enum Selected {
+    Star,
+    Column(Arc<str>, Condition),
+}
+
+impl Selected {
+    fn is_named(&self) -> bool {
+        matches!(self, Self::Column(..))
     }
-    if let Some(schema) = schema {
-        if schema.text.ends_with('%') {
+}
+
+impl Resolver<'_> {
+    /// The condition of a query: that each of its sources has a row, what joins them, and WHERE.
+    pub(super) fn condition(
+        &mut self,
+        select: &Select,
+        scope: &Scope<'_>,
+        joined: Option<Vec<Condition>>,
+        report: &mut SqlReport<'_>,
+    ) -> Option<Condition> {
+        let filter = select.condition.as_ref();
+        let filter = filter.map(|filter| self.expression(scope, filter, Place::Condition, report));
+        let mut all = joined?;
+        if let Some(filter) = filter {
+            all.push(filter?);
+        }
+        Some(Expression::all(Operation::And, all))
+    }
+
+    /// What an expression depends on; the place of a second thing if there is more than one.
+    pub(super) fn owner(&self, condition: &Condition) -> Result<Owner, Span> {
+        let mut owner = Owner::Constant;
+        let mut second = None;
+        condition.inputs(&mut |input| {
+            let found = match input.source() {
+                None => Owner::Request,
+                Some(source) => self.owner_of(source),
+            };
+            if owner == Owner::Constant {
+                owner = found;
+            } else if found != owner && second.is_none() {
+                second = Some(input.span().unwrap_or_default());
+            }
+        });
+        second.map_or(Ok(owner), Err)
+    }
+
+    fn owner_of(&self, source: SourceId) -> Owner {
+        owner_of(&self.sources, source)
+    }
+
+    /// The table that is selected from, and the select list.
+    fn outputs(
+        &mut self,
+        select: &Select,
+        scope: &Scope<'_>,
+        report: &mut SqlReport<'_>,
+    ) -> Option<(SourceId, Vec<Selected>)> {
+        let mut columns = Vec::new();
+        let mut primary: Option<SourceId> = None;
+        let mut complete = true;
+        for item in &select.columns {
+            let Some(found) = self.output(item, scope, columns.iter().any(Selected::is_named), report) else {
+                complete = false;
+                continue;
+            };
+            for (source, selected) in found {
+                match (source, primary) {
+                    (Some(source), None) => primary = Some(source),
+                    (Some(source), Some(known)) if source != known => {
+                        report
+                            .fatal(
+                                "select-from-two-tables",
+                                item.expr.span,
+                                "this is of another table than what is before",
+                            )
+                            .help("a query sends rows of one table: write a query for each");
+                        complete = false;
+                    }
+                    _ => {}
+                }
+                columns.push(selected);
+            }
+        }
+        if let Some(primary) = primary
+            && let Some(QuerySource::Table { plain_alias: true, span, .. }) = self.sources.get(primary.0)
+            && select.from.len() > 1
+        {
+            let message = "the rows are sent under the alias of the table";
             report
-                .fatal("not-supported-yet", schema.span, "a pattern as schema is not supported yet")
-                .help("write one query per schema");
-            return None;
+                .warning_at("aliased-primary-in-join", *span, message)
+                .help("write the alias in double quotes if this is meant");
         }
-        if schema.text.contains('.') {
-            report.fatal("not-supported-yet", schema.span, "several source connections are not supported yet");
-            return None;
+        if primary.is_none() {
+            report
+                .fatal("no-result-table", select.span, "this query selects nothing from its table")
+                .help("select at least one of its columns, or `*`");
         }
+        let primary = primary.filter(|_| complete)?;
+        Some((primary, columns))
     }
-    let (prefix, text) = match name.text.strip_suffix('%') {
-        Some(prefix) => (true, prefix),
-        None => (false, name.text.as_str()),
-    };
-    let table = TableReference {
-        schema: schema.as_ref().map(|schema| Arc::from(schema.text.as_str())),
-        name: text.into(),
-        prefix,
-    };
-    let scope = Scope::new(item.alias.as_ref().unwrap_or(name).text.clone());
-    Some((table, name.span, scope))
-}
 
-fn output(
-    item: &SelectItem,
-    scope: &Scope,
-    follows: bool,
-    named: &mut Vec<(Column, Span)>,
-    report: &mut SqlReport<'_>,
-) -> Option<Output> {
-    if let ExprKind::Star { table } = &item.expr.kind {
-        if let Some(table) = table {
-            scope.check_table(table, item.expr.span, report)?;
+    fn output(
+        &mut self,
+        item: &SelectItem,
+        scope: &Scope<'_>,
+        follows: bool,
+        report: &mut SqlReport<'_>,
+    ) -> Option<Vec<(Option<SourceId>, Selected)>> {
+        if let ExprKind::Star { table } = &item.expr.kind {
+            return self.star(item, table.as_ref().map(|table| &*table.text), scope, follows, report);
         }
+        let value = self.expression(scope, &item.expr, Place::Output, report)?;
+        let source = self.output_source(&value, item.expr.span, report)?;
+        let name = match (&item.alias, &item.expr.kind) {
+            (Some(alias), _) => alias.text.clone(),
+            (None, ExprKind::Column { name, .. }) => name.text.clone(),
+            (None, _) => {
+                let text = item.expr.span.of(report.sql()).to_owned();
+                report
+                    .warning("unnamed-column", item.expr.span, "this column has no name, and gets its SQL text as one")
+                    .help("name it with AS");
+                text
+            }
+        };
+        Some(vec![(source, Selected::Column(name.into(), value))])
+    }
+
+    fn star(
+        &self,
+        item: &SelectItem,
+        table: Option<&str>,
+        scope: &Scope<'_>,
+        follows: bool,
+        report: &mut SqlReport<'_>,
+    ) -> Option<Vec<(Option<SourceId>, Selected)>> {
         if follows {
             report
                 .warning("star-after-alias", item.expr.span, "`*` replaces columns of the same name before it")
                 .help("write `*` first");
         }
-        return Some(Output::Star);
-    }
-    let value = scope.row_value(&item.expr, named, report)?;
-    let name = match (&item.alias, &item.expr.kind) {
-        (Some(alias), _) => alias.text.clone(),
-        (None, ExprKind::Column { name, .. }) => name.text.clone(),
-        (None, _) => {
-            let text = item.expr.span.of(report.sql()).to_owned();
-            report
-                .warning("unnamed-column", item.expr.span, "this column has no name, and gets its SQL text as one")
-                .help("name it with AS");
-            text
+        let sets: Vec<_> = match table {
+            Some(name) => match scope.set(name) {
+                Some(set) => vec![set],
+                None => {
+                    let message = format!("there is no table `{name}` in this query");
+                    let diagnostic = report.fatal("unknown-table-reference", item.expr.span, message);
+                    diagnostic.help(format!("it has {}", scope.names().join(", ")));
+                    return None;
+                }
+            },
+            None => scope.sets.iter().collect(),
+        };
+        let mut selected = Vec::new();
+        for set in sets {
+            match &set.kind {
+                SetKind::Table(source) => selected.push((Some(*source), Selected::Star)),
+                SetKind::Each(_) => {
+                    not_a_table(item.expr.span, report);
+                    return None;
+                }
+                SetKind::Derived(columns) => {
+                    for (name, value) in columns {
+                        let source = self.output_source(value, item.expr.span, report)?;
+                        selected.push((source, Selected::Column(Arc::clone(name), value.clone())));
+                    }
+                }
+            }
         }
-    };
-    Some(Output::Column { name: name.into(), value })
+        Some(selected)
+    }
+
+    /// The table that an output column is of; `Some(None)` for a constant.
+    fn output_source(&self, value: &Condition, span: Span, report: &mut SqlReport<'_>) -> Option<Option<SourceId>> {
+        let mut requests = Vec::new();
+        value.inputs(&mut |input| {
+            if let ConditionInput::Request(request) = input {
+                requests.push(request.span);
+            }
+        });
+        for span in &requests {
+            report
+                .fatal_at("sync-of-parameter", *span, "values of the request cannot be synced as a column")
+                .help("rows are stored once for all users; the client knows its own user and parameters");
+        }
+        if !requests.is_empty() {
+            return None;
+        }
+        let mut each = false;
+        value.inputs(&mut |input| each |= matches!(input, ConditionInput::Each { .. }));
+        if each {
+            not_a_table(span, report);
+            return None;
+        }
+        match self.owner(value) {
+            Ok(Owner::Table(source)) => Some(Some(source)),
+            Ok(_) => Some(None),
+            Err(second) => {
+                report
+                    .fatal_at("select-from-two-tables", second, "a column cannot be made of two tables")
+                    .help("a query sends rows of one table, as they are");
+                None
+            }
+        }
+    }
+
+    fn row_value(&self, value: &Condition) -> Option<Expression<RowInput>> {
+        value.replace(&mut |input| match input {
+            ConditionInput::Column { name, .. } => Some(Expression::Input(RowInput::Column(name.clone()))),
+            ConditionInput::Table { part, .. } => Some(Expression::Input(RowInput::Table(*part))),
+            ConditionInput::Each { .. } | ConditionInput::Present(_) | ConditionInput::Request(_) => None,
+        })
+    }
+}
+
+fn not_a_table(span: Span, report: &mut SqlReport<'_>) {
+    report
+        .fatal("select-from-non-table", span, "rows of `json_each` are not rows of a table, and cannot be sent")
+        .help("select columns of the table");
+}
+
+/// What rows of a source depend on.
+pub(super) fn owner_of(sources: &[QuerySource], source: SourceId) -> Owner {
+    match sources.get(source.0) {
+        Some(QuerySource::Each { owner, .. }) => owner_of_argument(*owner, source),
+        _ => Owner::Table(source),
+    }
 }

@@ -1,81 +1,51 @@
 //! Names inside expressions: columns, request values, functions; and the refusal of everything else by name.
 
 use super::diagnostic::SqlReport;
-use super::expression::{Column, ConditionInput, Expression, RequestInput, RequestSource};
+use super::expression::{ConditionInput, Expression, RequestInput, RequestSource, SourceId, TablePart};
 use super::functions::Function;
 use super::operation::{CastTarget, Operation};
+use super::resolve::{QuerySource, Resolver};
+use super::scope::{Condition, NameError, Scope, SetKind};
 use super::span::Span;
-use super::sql::ast::{BinaryOperator, Call, Expr, ExprKind, IsWhat, Name, SelectItem};
+use super::sql::ast::{BinaryOperator, Call, Expr, ExprKind, IsWhat, Name};
 use crate::suggestion::nearest_name;
 use crate::value::Value;
 
-type Condition = Expression<ConditionInput>;
-
-/// What names mean inside a query.
-#[derive(Debug)]
-pub(super) struct Scope {
-    /// The only name of the table: its alias, or its own.
-    table: String,
-}
-
 /// Where an expression stands. In a condition, `IN` and `&&` read lists as `json_each` does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+pub(super) enum Place {
+    /// Where AND, OR and NOT lead to.
     Condition,
+    /// Inside of another expression of a condition.
+    Operand,
     Output,
 }
 
+impl Place {
+    /// The place of the parts of an expression that stands here.
+    pub(super) fn inner(self) -> Self {
+        match self {
+            Self::Condition => Self::Operand,
+            other => other,
+        }
+    }
+}
+
+/// Operators that may be written and have no value: a row that needs one is an error, and syncs to nobody.
+const NOT_IMPLEMENTED: [&str; 5] = ["%", "&", "|", "<<", ">>"];
 const REQUEST_SCHEMAS: [&str; 3] = ["auth", "connection", "subscription"];
+const TABLE_PARTS: [&str; 3] = ["schema", "table_name", "table_suffix"];
 
-impl Scope {
-    pub(super) fn new(table: String) -> Self {
-        Self { table }
-    }
-
-    /// An expression of WHERE.
-    pub(super) fn condition(&self, expr: &Expr, report: &mut SqlReport<'_>) -> Option<Condition> {
-        self.expression(expr, Place::Condition, report)
-    }
-
-    /// An expression of the select list, which may use columns only; they are added to `named`.
-    pub(super) fn row_value(
-        &self,
+impl Resolver<'_> {
+    pub(super) fn expression(
+        &mut self,
+        scope: &Scope<'_>,
         expr: &Expr,
-        named: &mut Vec<(Column, Span)>,
+        place: Place,
         report: &mut SqlReport<'_>,
-    ) -> Option<Expression<Column>> {
-        let value = self.expression(expr, Place::Output, report)?;
-        let mut requests = Vec::new();
-        value.inputs(&mut |input| {
-            if let ConditionInput::Request(request) = input {
-                requests.push(request.span);
-            }
-        });
-        for span in &requests {
-            report
-                .fatal("sync-of-parameter", *span, "values of the request cannot be synced as a column")
-                .help("rows are stored once for all users; the client knows its own user and parameters");
-        }
-        value.map(&mut |input| match input {
-            ConditionInput::Column(name, span) => {
-                named.push((name.clone(), *span));
-                Some(name.clone())
-            }
-            ConditionInput::Request(_) => None,
-        })
-    }
-
-    pub(super) fn check_table(&self, table: &Name, span: Span, report: &mut SqlReport<'_>) -> Option<()> {
-        if table.text.to_lowercase() == self.table.to_lowercase() {
-            return Some(());
-        }
-        let message = format!("there is no table `{}` in this query", table.text);
-        report.fatal("unknown-table-reference", span, message).help(format!("its table is `{}`", self.table));
-        None
-    }
-
-    fn expression(&self, expr: &Expr, place: Place, report: &mut SqlReport<'_>) -> Option<Condition> {
+    ) -> Option<Condition> {
         let call = |operation, arguments| Some(Expression::Call(operation, arguments));
+        let inner = place.inner();
         match &expr.kind {
             ExprKind::Null => Some(Expression::Literal(Value::Null)),
             ExprKind::Boolean(truth) => Some(Expression::Literal(Value::Integer(i64::from(*truth)))),
@@ -101,53 +71,61 @@ impl Scope {
                         .help(format!("remove `{}.`", schema.text));
                     return None;
                 }
-                if let Some(table) = table {
-                    self.check_table(table, expr.span, report)?;
+                let span = table.as_ref().map_or(name.span, |table| table.span.to(name.span));
+                match scope.column(table.as_ref(), name, report.place(name.span)) {
+                    Ok(column) => Some(column),
+                    Err(error) => unknown_name(error, table.as_ref(), name, span, report),
                 }
-                Some(Expression::Input(ConditionInput::Column(name.text.as_str().into(), name.span)))
             }
             ExprKind::Star { .. } => {
                 report.fatal("star-not-allowed", expr.span, "`*` is not a value").help("name a column");
                 None
             }
-            ExprKind::And(members) => call(Operation::And, self.all(members, place, report)?),
-            ExprKind::Or(members) => call(Operation::Or, self.all(members, place, report)?),
-            ExprKind::Not(operand) => Some(self.expression(operand, place, report)?.not()),
-            ExprKind::Binary { operator, left, right } => self.binary(*operator, expr, [left, right], place, report),
+            ExprKind::And(members) => call(Operation::And, self.all(scope, members, place, report)?),
+            ExprKind::Or(members) => call(Operation::Or, self.all(scope, members, place, report)?),
+            ExprKind::Not(operand) => Some(self.expression(scope, operand, place, report)?.not()),
+            ExprKind::Binary { operator, left, right } => {
+                self.binary(scope, *operator, expr, [left, right], place, report)
+            }
             ExprKind::Is { operand, negated, what } => {
                 let operation = match what {
                     IsWhat::Null => Operation::IsNull,
                     IsWhat::True => Operation::IsTrue,
                     IsWhat::False => Operation::IsFalse,
                 };
-                let value = Expression::Call(operation, vec![self.expression(operand, place, report)?]);
+                let value = Expression::Call(operation, vec![self.expression(scope, operand, inner, report)?]);
                 Some(if *negated { value.not() } else { value })
             }
             ExprKind::Between { operand, negated, low, high } => {
-                let parts = [operand, low, high].map(|part| self.expression(part, place, report));
+                let parts = [operand, low, high].map(|part| self.expression(scope, part, inner, report));
                 let value = Expression::Call(Operation::Between, parts.into_iter().collect::<Option<_>>()?);
                 Some(if *negated { value.not() } else { value })
             }
-            ExprKind::In { operand, negated, list } => self.membership(expr, [operand, list], *negated, place, report),
-            ExprKind::Call(function) => self.call(function, place, report),
+            ExprKind::In { operand, negated, list } => {
+                self.membership(scope, expr, [operand, list], *negated, place, report)
+            }
+            ExprKind::Call(function) => self.call(scope, function, place, report),
             ExprKind::Like { operand, pattern } => {
-                self.all_of([&**operand, pattern], place, report);
+                self.all_of(scope, [&**operand, pattern], inner, report);
                 report
                     .fatal("operator-not-supported", expr.span, "LIKE is not supported")
                     .help("compare with `=`, or keep the result in a column of its own");
                 None
             }
             ExprKind::Unknown { operator, operands } => {
-                self.all(operands, place, report);
-                report.fatal(
-                    "operator-not-supported",
-                    expr.span,
-                    format!("the operator `{operator}` is not supported"),
-                );
+                let operands = self.all(scope, operands, inner, report);
+                if let Some(known) = NOT_IMPLEMENTED.iter().find(|known| **known == operator.as_str()) {
+                    return call(Operation::NotImplemented(known), operands?);
+                }
+                let message = format!("the operator `{operator}` is not supported");
+                report.fatal("operator-not-supported", expr.span, message);
                 None
             }
             ExprKind::Sign { negative, operand } => {
-                self.expression(operand, place, report);
+                let operand = self.expression(scope, operand, inner, report);
+                if !negative {
+                    return operand;
+                }
                 let sign = if *negative { '-' } else { '+' };
                 report.fatal(
                     "operator-not-supported",
@@ -157,7 +135,7 @@ impl Scope {
                 None
             }
             ExprKind::Cast { operand, target } => {
-                let operand = self.expression(operand, place, report);
+                let operand = self.expression(scope, operand, inner, report);
                 let Some(to) = CastTarget::find(&target.text) else {
                     let message = format!("there is no cast to `{}`", target.text);
                     let diagnostic = report.fatal("bad-cast", target.span, message);
@@ -168,11 +146,11 @@ impl Scope {
             }
             ExprKind::Case { operand, branches, otherwise } => {
                 let subject = match operand {
-                    Some(operand) => Some(self.expression(operand, place, report)?),
+                    Some(operand) => Some(self.expression(scope, operand, inner, report)?),
                     None => None,
                 };
                 let parts = branches.iter().flat_map(|(when, then)| [when, then]).chain(otherwise.as_deref());
-                let mut parts = self.all_of(parts, place, report)?;
+                let mut parts = self.all_of(scope, parts, inner, report)?;
                 if let Some(subject) = subject {
                     for when in parts.chunks_exact_mut(2).map(|part| &mut part[0]) {
                         let value = std::mem::replace(when, Expression::Literal(Value::Null));
@@ -182,13 +160,13 @@ impl Scope {
                 call(Operation::Case, parts)
             }
             ExprKind::List(members) => {
-                self.all(members, place, report);
+                self.all(scope, members, inner, report);
                 let message = "ARRAY and ROW may stand on the right of IN only";
                 report.fatal("expression-not-supported", expr.span, message);
                 None
             }
             ExprKind::Tuple(members) => {
-                self.all(members, place, report);
+                self.all(scope, members, inner, report);
                 report
                     .fatal("expression-not-supported", expr.span, "a list in parentheses is not supported")
                     .help("write `x IN ARRAY['a', 'b']`");
@@ -196,8 +174,8 @@ impl Scope {
             }
             ExprKind::Subquery(_) => {
                 report
-                    .fatal("subquery-position", expr.span, "a subquery is not a value")
-                    .help("`x IN (SELECT …)` is the form that will be supported");
+                    .fatal("subquery-position", expr.span, "a subquery may stand on the right of IN and && only")
+                    .help("write `x IN (SELECT …)` as a condition by itself, or within AND and OR");
                 None
             }
             ExprKind::Exists => {
@@ -213,23 +191,32 @@ impl Scope {
         }
     }
 
-    fn all(&self, members: &[Expr], place: Place, report: &mut SqlReport<'_>) -> Option<Vec<Condition>> {
-        self.all_of(members.iter(), place, report)
+    fn all(
+        &mut self,
+        scope: &Scope<'_>,
+        members: &[Expr],
+        place: Place,
+        report: &mut SqlReport<'_>,
+    ) -> Option<Vec<Condition>> {
+        self.all_of(scope, members.iter(), place, report)
     }
 
     /// All of them, so that all problems are reported at once.
     fn all_of<'e>(
-        &self,
+        &mut self,
+        scope: &Scope<'_>,
         members: impl IntoIterator<Item = &'e Expr>,
         place: Place,
         report: &mut SqlReport<'_>,
     ) -> Option<Vec<Condition>> {
-        let resolved: Vec<_> = members.into_iter().map(|member| self.expression(member, place, report)).collect();
+        let resolved: Vec<_> =
+            members.into_iter().map(|member| self.expression(scope, member, place, report)).collect();
         resolved.into_iter().collect()
     }
 
     fn binary(
-        &self,
+        &mut self,
+        scope: &Scope<'_>,
         operator: BinaryOperator,
         expr: &Expr,
         sides: [&Expr; 2],
@@ -237,7 +224,16 @@ impl Scope {
         report: &mut SqlReport<'_>,
     ) -> Option<Condition> {
         use BinaryOperator as B;
-        let arguments = self.all_of(sides, place, report)?;
+        if operator == BinaryOperator::Overlap
+            && let [left, Expr { kind: ExprKind::Subquery(select), .. }] = sides
+        {
+            let needle = self.expression(scope, left, place.inner(), report);
+            let found = self.subquery_after(scope, expr.span, sides[1].span, select, place, report);
+            let (needle, (value, condition)) = (needle?, found?);
+            let equal = Expression::Call(Operation::InEach, vec![value, needle]);
+            return Some(Expression::all(Operation::And, vec![equal, condition]));
+        }
+        let arguments = self.all_of(scope, sides, place.inner(), report)?;
         let operation = match operator {
             B::Equal => Operation::Equal,
             // So that NULL is different from everything.
@@ -253,7 +249,7 @@ impl Scope {
             B::Multiply => Operation::Multiply,
             B::Divide => Operation::Divide,
             B::Concat => Operation::Concat,
-            B::Overlap if place == Place::Output => Operation::Overlap,
+            B::Overlap if place != Place::Condition => Operation::Overlap,
             B::Overlap => {
                 if arguments.iter().any(is_request) && !arguments.iter().any(has_column) {
                     return partitioned(expr.span, report);
@@ -265,32 +261,32 @@ impl Scope {
     }
 
     fn membership(
-        &self,
+        &mut self,
+        scope: &Scope<'_>,
         expr: &Expr,
         [operand, list]: [&Expr; 2],
         negated: bool,
         place: Place,
         report: &mut SqlReport<'_>,
     ) -> Option<Condition> {
-        let needle = self.expression(operand, place, report);
+        let needle = self.expression(scope, operand, place.inner(), report);
         let value = match &list.kind {
             ExprKind::Subquery(select) => {
-                let star = |item: &SelectItem| matches!(item.expr.kind, ExprKind::Star { .. });
-                if !matches!(select.columns.as_slice(), [only] if !star(only)) {
-                    let message = "a subquery after IN must select exactly one column";
-                    report.fatal("not-a-single-column", list.span, message).help("name the column that is compared");
-                    return None;
-                }
-                return not_yet(list.span, "subqueries", report);
+                let found = self.subquery_after(scope, expr.span, list.span, select, place, report);
+                joined(needle?, found?)
+            }
+            ExprKind::Column { schema: None, table: None, name } if self.ctes.find(&name.text).is_some() => {
+                let found = self.named_query_after(expr.span, name, place, report);
+                joined(needle?, found?)
             }
             ExprKind::List(members) => {
-                let members = self.all(members, place, report);
+                let members = self.all(scope, members, place.inner(), report);
                 let mut arguments = vec![needle?];
                 arguments.extend(members?);
                 Expression::Call(Operation::InList, arguments)
             }
             _ => {
-                let array = self.expression(list, place, report);
+                let array = self.expression(scope, list, place.inner(), report);
                 let (needle, array) = (needle?, array?);
                 let each = !negated && place == Place::Condition;
                 if each && is_request(&needle) && !has_column(&array) {
@@ -302,15 +298,13 @@ impl Scope {
         Some(if negated { value.not() } else { value })
     }
 
-    fn call(&self, call: &Call, place: Place, report: &mut SqlReport<'_>) -> Option<Condition> {
-        let Some(schema) = &call.schema else { return self.function(call, place, report) };
+    fn call(&mut self, scope: &Scope<'_>, call: &Call, place: Place, report: &mut SqlReport<'_>) -> Option<Condition> {
+        let Some(schema) = &call.schema else { return self.function(scope, call, place, report) };
         let source = match schema.text.as_str() {
             "auth" => RequestSource::Auth,
             "connection" => RequestSource::Connection,
             "subscription" => RequestSource::Subscription,
-            other if other.to_lowercase() == self.table.to_lowercase() => {
-                return not_yet(call.span, "functions of a table", report);
-            }
+            other if scope.set(other).is_some() => return self.table_part(scope, other, call, report),
             other => {
                 let message = format!("there is no function `{}`", call.full_name());
                 let diagnostic = report.fatal("bad-function-schema", call.name_span(), message);
@@ -359,10 +353,58 @@ impl Scope {
                 return None;
             }
         };
-        Some(Expression::Input(ConditionInput::Request(RequestInput { source, path, span: call.span })))
+        let span = report.place(call.span);
+        Some(Expression::Input(ConditionInput::Request(RequestInput { source, path, span })))
     }
 
-    fn function(&self, call: &Call, place: Place, report: &mut SqlReport<'_>) -> Option<Condition> {
+    /// `t.schema()`, `t.table_name()` and `t.table_suffix()` of a table in FROM.
+    fn table_part(
+        &mut self,
+        scope: &Scope<'_>,
+        table: &str,
+        call: &Call,
+        report: &mut SqlReport<'_>,
+    ) -> Option<Condition> {
+        let part = match call.name.text.to_lowercase().as_str() {
+            "schema" => TablePart::Schema,
+            "table_name" => TablePart::Name,
+            "table_suffix" => TablePart::Suffix,
+            name => {
+                let message = format!("there is no function `{}`", call.full_name());
+                let diagnostic = report.fatal("bad-function-schema", call.name_span(), message);
+                diagnostic
+                    .help(format!("a table has {}", TABLE_PARTS.map(|part| format!("{table}.{part}()")).join(", ")));
+                diagnostic.near(name, &TABLE_PARTS);
+                return None;
+            }
+        };
+        if !call.arguments.is_empty() {
+            let message = format!("`{}` takes no arguments", call.full_name());
+            report.fatal("argument-count", call.name_span(), message);
+            return None;
+        }
+        let Some(SetKind::Table(source)) = scope.set(table).map(|set| &set.kind) else {
+            let message = format!("`{table}` is not a table of the source, so that it has no name of its own");
+            report.fatal("metadata-on-subquery", call.name_span(), message);
+            return None;
+        };
+        if let (TablePart::Suffix, Some(QuerySource::Table { reference, .. })) = (part, self.sources.get(source.0))
+            && !reference.prefix
+        {
+            report
+                .warning("table-suffix-without-wildcard", call.span, "this table has no suffix: its name is no pattern")
+                .help("write the table as `\"name_%\"`");
+        }
+        Some(table_input(*source, part, report.place(call.span)))
+    }
+
+    fn function(
+        &mut self,
+        scope: &Scope<'_>,
+        call: &Call,
+        place: Place,
+        report: &mut SqlReport<'_>,
+    ) -> Option<Condition> {
         let name = call.name.text.as_str();
         if name == "random" {
             let message = "`random` gives another value each time, so that rows would come and go";
@@ -380,7 +422,7 @@ impl Scope {
             report.fatal("aggregate-syntax", span, "aggregates are not supported: a query selects rows, one by one");
             return None;
         }
-        let arguments = self.all(&call.arguments, place, report);
+        let arguments = self.all(scope, &call.arguments, place.inner(), report);
         let count = call.arguments.len();
         if !(least..=most).contains(&count) {
             let expected = match most {
@@ -408,15 +450,62 @@ fn partitioned(span: Span, report: &mut SqlReport<'_>) -> Option<Condition> {
     None
 }
 
-fn not_yet(span: Span, what: &str, report: &mut SqlReport<'_>) -> Option<Condition> {
-    let verb = if what.ends_with('s') || what == "`->` and `->>`" { "are" } else { "is" };
-    report.fatal("not-supported-yet", span, format!("{what} {verb} not supported yet"));
+/// `x IN (SELECT e …)` as a join: `x = e`, and what the subquery asks for.
+fn joined(needle: Condition, (value, condition): (Condition, Condition)) -> Condition {
+    let equal = Expression::Call(Operation::Equal, vec![needle, value]);
+    Expression::all(Operation::And, vec![equal, condition])
+}
+
+fn unknown_name(
+    error: NameError,
+    table: Option<&Name>,
+    name: &Name,
+    span: Span,
+    report: &mut SqlReport<'_>,
+) -> Option<Condition> {
+    let near = |name: &str, names: &[String]| {
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        nearest_name(name, &names).map(str::to_owned)
+    };
+    let table = table.map_or("", |table| &table.text);
+    match error {
+        NameError::NoTable => {
+            let message = format!("`{}` is a column, and this query has no table", name.text);
+            report.fatal("unknown-table-reference", span, message).help("texts stand in single quotes");
+        }
+        NameError::Ambiguous(tables) => {
+            let message = format!("`{}` may be a column of several tables", name.text);
+            let help = format!("write the table before it: {}", tables.join(", "));
+            report.fatal("ambiguous-reference", span, message).help(help);
+        }
+        NameError::UnknownTable(tables) => {
+            let diagnostic =
+                report.fatal("unknown-table-reference", span, format!("there is no table `{table}` in this query"));
+            match near(table, &tables) {
+                Some(near) => diagnostic.help(format!("did you mean `{near}`?")),
+                None if tables.is_empty() => {}
+                None => diagnostic.help(format!("it has {}", tables.join(", "))),
+            }
+        }
+        NameError::UnknownColumn(columns) => {
+            let diagnostic = report.fatal("column-not-found", span, format!("there is no column `{}` here", name.text));
+            match near(&name.text, &columns) {
+                Some(near) => diagnostic.help(format!("did you mean `{near}`?")),
+                None if columns.is_empty() => {}
+                None => diagnostic.help(format!("there are {}", columns.join(", "))),
+            }
+        }
+    }
     None
+}
+
+fn table_input(source: SourceId, part: TablePart, span: Span) -> Condition {
+    Expression::Input(ConditionInput::Table { source, part, span })
 }
 
 fn has_column(condition: &Condition) -> bool {
     let mut found = false;
-    condition.inputs(&mut |input| found |= matches!(input, ConditionInput::Column(..)));
+    condition.inputs(&mut |input| found |= input.source().is_some());
     found
 }
 

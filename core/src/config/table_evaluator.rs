@@ -1,31 +1,30 @@
 //! Table evaluators: a config bound to one description of a table, turning its rows into operations.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 
-use super::evaluate::{Failure, evaluate, has_equals, is_true};
+use super::evaluate::{Failure, evaluate};
 use super::expression::Expression;
-use super::json_tree;
-use super::normal_form::Side;
-use super::plan::{Plan, RowEvaluator};
+use super::plan::{LookupIndex, Plan, RowEvaluator, RowMatch};
 use super::resolve::Output;
+use super::row_matcher::{Binder, Bound, RowMatcher, read};
 use crate::json;
 use crate::table::{SourceTable, TablePattern};
 use crate::value::Value;
 
 /// Bytes that are reserved at a time for the data of rows.
 const BLOCK: usize = 64 << 10;
-/// Buckets that one row may be in through one query, so that a hostile list cannot exhaust the memory.
-const ROW_LIMIT: usize = 10_000;
+/// Buckets of one row that are looked through one by one.
+const FEW: usize = 16;
 
 /// The parts of a sync config that concern one table, with its columns as indexes.
 #[derive(Debug, Clone, Default)]
 pub struct TableEvaluator {
     evaluators: Vec<Evaluator>,
+    indexes: Vec<Index>,
     objects: Vec<Object>,
     missing: Vec<Arc<str>>,
 }
@@ -45,10 +44,22 @@ pub struct EvaluatedRow {
     pub data: Bytes,
 }
 
+/// One entry of a lookup index that a row leads to: whoever asks for this key gets these outputs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EvaluatedLookup {
+    /// The index: [`SyncConfig::lookup_forms`](super::SyncConfig::lookup_forms) has its form.
+    pub index: usize,
+    /// The key as a compact JSON array.
+    pub values: ByteString,
+    /// Output rows, each a compact JSON array; no two are the same.
+    pub outputs: Vec<ByteString>,
+}
+
 /// Why a query yields nothing for a row. The row leaves the buckets of that query; other queries are not affected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EvaluationError {
-    /// Index into [`SyncConfig::definitions`](super::SyncConfig::definitions).
+    /// The definition or lookup index that does without the row: in the order of the deployed forms, first
+    /// [`SyncConfig::definitions`](super::SyncConfig::definitions), then lookup indexes.
     pub definition: usize,
     /// A stable name of the kind of problem, such as `bad-json`.
     pub kind: &'static str,
@@ -61,6 +72,8 @@ pub struct EvaluationError {
 pub struct Evaluation {
     /// What rows lead to; the caller takes them out.
     pub rows: Vec<EvaluatedRow>,
+    /// Entries of lookup indexes; the caller takes them out.
+    pub lookups: Vec<EvaluatedLookup>,
     /// What could not be evaluated.
     pub errors: Vec<EvaluationError>,
     scratch: Vec<u8>,
@@ -78,32 +91,24 @@ impl Evaluation {
     /// Forgets rows and errors, and keeps the buffers.
     pub fn clear(&mut self) {
         self.rows.clear();
+        self.lookups.clear();
         self.errors.clear();
-    }
-
-    /// The scratch text as bytes of their own, cut from a shared block.
-    fn take_scratch(&mut self) -> Bytes {
-        if self.block.capacity() < self.scratch.len() {
-            self.block.reserve(BLOCK.max(self.scratch.len()));
-        }
-        self.block.extend_from_slice(&self.scratch);
-        self.block.split().freeze()
     }
 }
 
 #[derive(Debug, Clone)]
 struct Evaluator {
     definition: usize,
-    filters: Vec<Expression<Bound>>,
-    keys: Vec<Side<Bound>>,
+    rows: RowMatcher,
     object: usize,
 }
 
-/// A column of the table, or one that it does not have.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Bound {
-    At(usize),
-    Missing,
+#[derive(Debug, Clone)]
+struct Index {
+    index: usize,
+    /// Where its form stands among those of definitions and indexes.
+    form: usize,
+    rows: RowMatcher,
 }
 
 /// What a row looks like to clients. Equal objects are written once per row, however many buckets they are in.
@@ -132,15 +137,21 @@ struct MemberValue {
 }
 
 impl TableEvaluator {
-    /// Binds the evaluators of `plan` that read `table`.
+    /// Binds the evaluators and indexes of `plan` that read `table`.
     pub(super) fn bind(plan: &Plan, default_schema: &str, table: &SourceTable) -> Self {
         let mut bound = Self::default();
+        let is_read = |rows: &RowMatch| pattern(rows).matches(default_schema, &table.schema, &table.name);
         for (definition, evaluators) in plan.definitions.iter().map(|d| d.evaluators()).enumerate() {
-            for evaluator in evaluators {
-                if pattern(evaluator).matches(default_schema, &table.schema, &table.name) {
-                    bound.add(definition, evaluator, table);
-                }
+            for evaluator in evaluators.iter().filter(|evaluator| is_read(&evaluator.rows)) {
+                bound.add(definition, evaluator, table);
             }
+        }
+        for (index, lookup) in plan.indexes.iter().enumerate().filter(|(_, lookup)| is_read(&lookup.rows)) {
+            let LookupIndex { rows, outputs, .. } = lookup;
+            let mut binder = Binder::new(table, &rows.table.name);
+            let rows = RowMatcher::bind(rows, outputs, &mut binder);
+            bound.missing.append(&mut binder.missing);
+            bound.indexes.push(Index { index, form: plan.definitions.len() + index, rows });
         }
         bound.missing.sort();
         bound.missing.dedup();
@@ -148,24 +159,8 @@ impl TableEvaluator {
     }
 
     fn add(&mut self, definition: usize, evaluator: &RowEvaluator, table: &SourceTable) {
-        let missing = &mut self.missing;
-        let mut bind = |expression: &Expression<Arc<str>>| {
-            let bound = expression.map(&mut |name| {
-                let index = table.columns.iter().position(|column| column.name == *name);
-                if index.is_none() {
-                    missing.push(Arc::clone(name));
-                }
-                Some(index.map_or(Bound::Missing, Bound::At))
-            });
-            bound.unwrap_or(Expression::Literal(Value::Null))
-        };
-        let filters = evaluator.filters.iter().map(&mut bind).collect();
-        let keys = (evaluator.keys.iter())
-            .map(|key| match key {
-                Side::Value(expression) => Side::Value(bind(expression)),
-                Side::Elements(expression) => Side::Elements(bind(expression)),
-            })
-            .collect();
+        let mut binder = Binder::new(table, &evaluator.rows.table.name);
+        let rows = RowMatcher::bind(&evaluator.rows, &[], &mut binder);
         let name = evaluator.output.as_deref().unwrap_or(&table.name);
         let mut object = Object { object_type: name.into(), members: Vec::new(), id: None };
         for column in evaluator.columns.iter() {
@@ -175,7 +170,7 @@ impl TableEvaluator {
                         object.set(&column.name, Expression::Input(Bound::At(index)), true);
                     }
                 }
-                Output::Column { name, value } => object.set(name, bind(value), false),
+                Output::Column { name, value } => object.set(name, binder.bind(value), false),
             }
         }
         object.id = object.members.iter().position(|member| &*member.name == "id");
@@ -183,12 +178,13 @@ impl TableEvaluator {
             self.objects.push(object);
             self.objects.len() - 1
         });
-        self.evaluators.push(Evaluator { definition, filters, keys, object });
+        self.missing.append(&mut binder.missing);
+        self.evaluators.push(Evaluator { definition, rows, object });
     }
 
     /// Whether no query reads the table.
     pub fn is_empty(&self) -> bool {
-        self.evaluators.is_empty()
+        self.evaluators.is_empty() && self.indexes.is_empty()
     }
 
     /// Columns that the config names and the table does not have. They read as NULL, and are left out of the data;
@@ -212,6 +208,14 @@ impl TableEvaluator {
                 out.errors.push(EvaluationError { definition: evaluator.definition, kind, message });
             }
         }
+        let first = out.lookups.len();
+        for index in &self.indexes {
+            if let Err(failure) = index.evaluate(values, first, out) {
+                out.lookups.retain(|entry| entry.index != index.index);
+                let Failure { kind, message } = failure;
+                out.errors.push(EvaluationError { definition: index.form, kind, message });
+            }
+        }
     }
 
     fn evaluate_one(
@@ -221,13 +225,26 @@ impl TableEvaluator {
         first: usize,
         out: &mut Evaluation,
     ) -> Result<(), Failure> {
-        for filter in &evaluator.filters {
-            if !is_true(&*evaluate(filter, &|bound| read(values, *bound))?) {
+        out.buckets.clear();
+        let (scratch, block, buckets) = (&mut out.scratch, &mut out.block, &mut out.buckets);
+        evaluator.rows.matches(values, &mut |keys, _| {
+            if keys.is_empty() {
+                if buckets.is_empty() {
+                    buckets.push(ByteString::from_static("[]"));
+                }
                 return Ok(());
             }
+            write_array(scratch, keys);
+            // One row is in few buckets, unless a list is long: then they are sorted below.
+            if buckets.len() >= FEW || !buckets.iter().any(|known| known.as_bytes() == scratch.as_slice()) {
+                buckets.push(take_text(scratch, block)?);
+            }
+            Ok(())
+        })?;
+        if buckets.len() > FEW {
+            buckets.sort_unstable();
+            buckets.dedup();
         }
-        out.buckets.clear();
-        parameters(&evaluator.keys, values, out)?;
         if out.buckets.is_empty() {
             return Ok(());
         }
@@ -265,89 +282,69 @@ impl TableEvaluator {
     }
 }
 
-/// The pattern of the tables that an evaluator reads, without its columns.
-pub(super) fn pattern(evaluator: &RowEvaluator) -> TablePattern {
-    let table = &evaluator.table;
+impl Index {
+    /// Appends the entries of a row; those of this row begin at `first`.
+    fn evaluate(&self, values: &[Value], first: usize, out: &mut Evaluation) -> Result<(), Failure> {
+        let (scratch, block, lookups) = (&mut out.scratch, &mut out.block, &mut out.lookups);
+        let first = first.max(lookups.iter().rposition(|entry| entry.index != self.index).map_or(0, |at| at + 1));
+        self.rows.matches(values, &mut |keys, outputs| {
+            write_array(scratch, keys);
+            let known = lookups[first..].iter().position(|entry| entry.values.as_bytes() == scratch.as_slice());
+            let place = match known {
+                Some(known) => first + known,
+                None => {
+                    let values = take_text(scratch, block)?;
+                    lookups.push(EvaluatedLookup { index: self.index, values, outputs: Vec::new() });
+                    lookups.len() - 1
+                }
+            };
+            write_array(scratch, outputs);
+            let entry = &mut lookups[place];
+            if !entry.outputs.iter().any(|known| known.as_bytes() == scratch.as_slice()) {
+                entry.outputs.push(take_text(scratch, block)?);
+            }
+            Ok(())
+        })
+    }
+}
+
+/// The pattern of the tables that are read, without their columns.
+pub(super) fn pattern(rows: &RowMatch) -> TablePattern {
+    let table = &rows.table;
     TablePattern {
         schema: table.schema.clone(),
+        any_schema: table.any_schema,
         name: Arc::clone(&table.name),
         prefix: table.prefix,
         ..TablePattern::default()
     }
 }
 
-fn read(values: &[Value], bound: Bound) -> Cow<'_, Value> {
-    match bound {
-        Bound::At(index) => values.get(index).map_or(Cow::Owned(Value::Null), Cow::Borrowed),
-        Bound::Missing => Cow::Owned(Value::Null),
+/// Values as a compact JSON array, as they stand in parameters of buckets and keys of lookups.
+fn write_array(scratch: &mut Vec<u8>, values: &[Cow<'_, Value>]) {
+    scratch.clear();
+    scratch.push(b'[');
+    for (index, value) in values.iter().enumerate() {
+        if index > 0 {
+            scratch.push(b',');
+        }
+        json::write_parameter(scratch, value);
     }
+    scratch.push(b']');
 }
 
-/// Collects the parameters of the buckets that a row is in: one per combination of its keys' values, none if a key has
-/// no value.
-fn parameters(keys: &[Side<Bound>], values: &[Value], out: &mut Evaluation) -> Result<(), Failure> {
-    if keys.is_empty() {
-        out.buckets.push(ByteString::from_static("[]"));
-        return Ok(());
+/// The scratch text as bytes of their own, cut from a shared block.
+fn take_scratch(scratch: &[u8], block: &mut BytesMut) -> Bytes {
+    if block.capacity() < scratch.len() {
+        block.reserve(BLOCK.max(scratch.len()));
     }
-    if keys.iter().any(|key| matches!(key, Side::Elements(_))) {
-        return combinations(keys, values, out);
-    }
-    out.scratch.clear();
-    for (index, key) in keys.iter().enumerate() {
-        let value = evaluate(key.expression(), &|bound| read(values, *bound))?;
-        if !has_equals(&value) {
-            return Ok(());
-        }
-        out.scratch.push(if index == 0 { b'[' } else { b',' });
-        json::write_parameter(&mut out.scratch, &value);
-    }
-    out.scratch.push(b']');
-    let parameters = take_parameters(out)?;
-    out.buckets.push(parameters);
-    Ok(())
+    block.extend_from_slice(scratch);
+    block.split().freeze()
 }
 
-fn take_parameters(out: &mut Evaluation) -> Result<ByteString, Failure> {
-    ByteString::try_from(out.take_scratch()).map_err(|error| Failure::new("bad-parameter-value", error.to_string()))
-}
-
-/// The same where a key may have several values.
-fn combinations(keys: &[Side<Bound>], values: &[Value], out: &mut Evaluation) -> Result<(), Failure> {
-    let mut sets: Vec<Vec<Cow<'_, Value>>> = Vec::with_capacity(keys.len());
-    for key in keys {
-        let value = evaluate(key.expression(), &|bound| read(values, *bound))?;
-        let mut set = match key {
-            Side::Value(_) => vec![value],
-            Side::Elements(_) => json_tree::each(&value)?.into_iter().map(Cow::Owned).collect(),
-        };
-        set.retain(|value| has_equals(value));
-        if set.is_empty() {
-            return Ok(());
-        }
-        sets.push(set);
-    }
-    let count = sets.iter().try_fold(1usize, |count, set| count.checked_mul(set.len()));
-    let Some(count) = count.filter(|count| *count <= ROW_LIMIT) else {
-        let message = format!("this row is in more than {ROW_LIMIT} buckets of one query");
-        return Err(Failure::new("too-many-buckets", message));
-    };
-    let mut seen = BTreeSet::new();
-    for combination in 0..count {
-        out.scratch.clear();
-        let mut rest = combination;
-        for (index, set) in sets.iter().enumerate() {
-            out.scratch.push(if index == 0 { b'[' } else { b',' });
-            json::write_parameter(&mut out.scratch, &set[rest % set.len()]);
-            rest /= set.len();
-        }
-        out.scratch.push(b']');
-        let parameters = take_parameters(out)?;
-        if seen.insert(parameters.clone()) {
-            out.buckets.push(parameters);
-        }
-    }
-    Ok(())
+fn take_text(scratch: &[u8], block: &mut BytesMut) -> Result<ByteString, Failure> {
+    ByteString::try_from(take_scratch(scratch, block))
+        .map_err(|error| Failure::new("bad-parameter-value", error.to_string()))
 }
 
 impl Object {
@@ -385,7 +382,7 @@ impl Object {
             json::write_value(&mut out.scratch, &value);
         }
         out.scratch.push(b'}');
-        Ok((id, out.take_scratch()))
+        Ok((id, take_scratch(&out.scratch, &mut out.block)))
     }
 }
 
@@ -396,7 +393,7 @@ impl Member {
             if candidate.value == Expression::Input(Bound::Missing) {
                 return Ok(None);
             }
-            let value = evaluate(&candidate.value, &|bound| read(values, *bound))?;
+            let value = evaluate(&candidate.value, &|bound| read(values, &[], *bound))?;
             if !matches!(*value, Value::Blob(_)) {
                 return Ok(Some(value));
             }

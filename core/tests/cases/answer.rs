@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value as Json;
-use syncline_core::{ConfigRequest, Evaluation, Reason, SyncConfig};
+use syncline_core::{ConfigRequest, EvaluatedLookup, Evaluation, LookupRows, Reason, SyncConfig};
 
 use super::input::{Input, Request, Row};
 
 /// `(table, id, data)` of a row in a bucket.
 type Object = (String, String, String);
-/// Rows by their identity, each with the buckets it is in.
-type State = BTreeMap<(String, String, String), Vec<(String, Object)>>;
+/// Rows by their identity: the buckets that each is in, and its entries in lookup indexes.
+type State = BTreeMap<(String, String, String), (Vec<(String, Object)>, Vec<EvaluatedLookup>)>;
 
 /// `Err` names the first difference.
 pub(crate) fn compare(config: &SyncConfig, input: &Input, expect: &Json) -> Result<(), String> {
@@ -64,7 +64,8 @@ fn put(config: &SyncConfig, schema: &str, rows: &[Row], expected: &Json, state: 
         if (failures == 0) != out.errors.is_empty() {
             return Err(format!("row {} fails with {:?}, expected {failures} failures", row.reference, out.errors));
         }
-        state.insert((row.schema.clone(), row.table.clone(), row.key.clone()), found);
+        let entries = std::mem::take(&mut out.lookups);
+        state.insert((row.schema.clone(), row.table.clone(), row.key.clone()), (found, entries));
     }
     Ok(())
 }
@@ -74,19 +75,28 @@ fn requests(config: &SyncConfig, input: &Input, state: &State, expected: &Json) 
     for (name, request) in &input.requests {
         let expected = &expected[name];
         let request = Request::read(request);
-        let resolved = config.resolve(&ConfigRequest {
+        let asked = ConfigRequest {
             identity: &request.identity,
             parameters: &request.parameters,
             include_defaults: request.include_defaults,
             subscriptions: &request.subscriptions,
+        };
+        let resolved = config.resolve_with(&asked, |wanted| {
+            let entries = state.values().flat_map(|(_, entries)| entries);
+            let found = entries.filter(|entry| entry.index == wanted.index && entry.values == wanted.values);
+            LookupRows { rows: found.flat_map(|entry| entry.outputs.iter().cloned()).collect() }
         });
         let buckets: BTreeMap<String, _> = resolved
             .buckets
             .iter()
             .map(|bucket| (format!("{}{}", bucket.definition, bucket.parameters), bucket))
             .collect();
-        let visible: BTreeSet<_> =
-            state.values().flatten().filter(|(bucket, _)| buckets.contains_key(bucket)).map(|(_, row)| row).collect();
+        let visible: BTreeSet<_> = state
+            .values()
+            .flat_map(|(rows, _)| rows)
+            .filter(|(bucket, _)| buckets.contains_key(bucket))
+            .map(|(_, row)| row)
+            .collect();
         let text = |entry: &Json, key: &str| entry[key].as_str().unwrap().to_owned();
         let wanted: Vec<_> = expected["visible"]
             .as_array()
@@ -104,7 +114,7 @@ fn requests(config: &SyncConfig, input: &Input, state: &State, expected: &Json) 
         if failed != wanted {
             return Err(format!("request {name}: errors {:?}, expected {}", resolved.streams, expected["errors"]));
         }
-        let used: BTreeSet<_> = state.values().flatten().map(|(bucket, _)| bucket).collect();
+        let used: BTreeSet<_> = state.values().flat_map(|(rows, _)| rows).map(|(bucket, _)| bucket).collect();
         let found: BTreeSet<_> = (buckets.iter().filter(|(id, _)| used.contains(id)))
             .map(|(_, bucket)| (u64::from(bucket.priority.0), bucket.reasons.iter().map(reason).collect()))
             .collect();
