@@ -107,11 +107,9 @@ pub struct TableSelection {
 /// Where it is named is not part of it: two that differ only in that are equal, and are stored alike.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct TablePattern {
-    /// The schema; `None` is the source's default (`public` in Postgres).
+    /// The schema; `None` is the source's default (`public` in Postgres). With a `%` at its end it is a prefix
+    /// (`"tenant_%".todos`).
     pub schema: Option<Arc<str>>,
-    /// Whether `schema` is a prefix (`"tenant_%".todos`).
-    #[serde(default)]
-    pub any_schema: bool,
     /// The table's name, or its prefix if `prefix` is set.
     pub name: Arc<str>,
     /// Whether `name` is a prefix (`"todos_%"`).
@@ -151,9 +149,8 @@ impl fmt::Display for ConfigPlace {
 
 impl PartialEq for TablePattern {
     fn eq(&self, other: &Self) -> bool {
-        let Self { schema, any_schema, name, prefix, columns, places: _ } = self;
-        (schema, any_schema, name, prefix, columns)
-            == (&other.schema, &other.any_schema, &other.name, &other.prefix, &other.columns)
+        let Self { schema, name, prefix, columns, places: _ } = self;
+        (schema, name, prefix, columns) == (&other.schema, &other.name, &other.prefix, &other.columns)
     }
 }
 
@@ -162,10 +159,10 @@ impl Eq for TablePattern {}
 impl TablePattern {
     /// Whether it names this table. `default_schema` stands for a missing one.
     pub fn matches(&self, default_schema: &str, schema: &str, name: &str) -> bool {
-        let of_schema = match &self.schema {
-            None => schema == default_schema,
-            Some(prefix) if self.any_schema => schema.starts_with(&**prefix) && !is_system_schema(schema),
-            Some(own) => schema == &**own,
+        let own = self.schema.as_deref().unwrap_or(default_schema);
+        let of_schema = match own.strip_suffix('%') {
+            Some(prefix) => schema.starts_with(prefix) && !is_system_schema(schema),
+            None => schema == own,
         };
         of_schema && if self.prefix { name.starts_with(&*self.name) } else { name == &*self.name }
     }

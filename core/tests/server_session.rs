@@ -133,7 +133,11 @@ impl Conversation {
 }
 
 fn touched(numbers: &[u32]) -> Touched {
-    Touched::These { buckets: numbers.iter().copied().map(bucket).collect(), write_checkpoint: false }
+    Touched::These {
+        buckets: numbers.iter().copied().map(bucket).collect(),
+        lookups: BTreeSet::new(),
+        write_checkpoint: false,
+    }
 }
 
 #[test]
@@ -161,7 +165,11 @@ fn a_change_of_others_sends_nothing_and_a_write_checkpoint_alone_sends_a_diff() 
     session.lines();
     session.checkpoint(11, touched(&[]), None);
     assert!(session.lines().is_empty());
-    session.checkpoint(12, Touched::These { buckets: BTreeSet::new(), write_checkpoint: true }, None);
+    session.checkpoint(
+        12,
+        Touched::These { buckets: BTreeSet::new(), lookups: BTreeSet::new(), write_checkpoint: true },
+        None,
+    );
     session.describe(&[], Some(7));
     assert_eq!(session.lines(), ["diff 12 wc Some(7)", "complete 12"]);
     session.checkpoint(13, touched(&[0]), None);

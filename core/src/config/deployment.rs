@@ -16,11 +16,15 @@ impl SyncConfig {
         let known = |form: &ByteString| deployed.definitions.iter().any(|definition| definition.form == *form);
         let added = self.definitions().iter().filter(|definition| !known(definition.form()));
         let added: Vec<String> = added.map(|definition| definition.name().to_string()).collect();
-        let wanted = |form| self.definitions().iter().any(|definition| definition.form() == form);
+        let lookups = self.lookup_forms().filter(|form| !known(form)).count();
+        let wanted = |wanted| self.forms().any(|form| form == wanted);
         let removed = deployed.definitions.iter().filter(|definition| !wanted(&definition.form)).count();
         let mut differences = Vec::new();
         if !added.is_empty() {
             differences.push(format!("new or changed: {}", added.join(", ")));
+        }
+        if lookups > 0 {
+            differences.push(format!("{lookups} new or changed condition(s) of who sees what"));
         }
         if removed > 0 {
             differences.push(format!("{removed} stored definition(s) gone or changed"));

@@ -321,7 +321,6 @@ fn selection(plan: &Plan, mut places: Places<'_>) -> TableSelection {
     }
     let patterns = patterns.into_iter().map(|(table, columns)| TablePattern {
         schema: table.schema.clone(),
-        any_schema: table.any_schema,
         name: Arc::clone(&table.name),
         prefix: table.prefix,
         columns: columns.map(|columns| columns.into_iter().collect()),
@@ -585,8 +584,8 @@ mod tests {
         let shown = diagnostics.to_string();
         assert!(shown.contains("error[unknown-key] at 4:5"), "{shown}");
         assert!(shown.contains("did you mean `query`?"), "{shown}");
-        assert!(shown.contains("error[not-supported-yet] at 8:19: joins are not supported yet"), "{shown}");
-        assert!(shown.contains("  8 |       FROM a JOIN b ON a.x = b.x\n    |                   ^\n"), "{shown}");
+        assert!(shown.contains("error[select-from-two-tables] at 7:14: "), "{shown}");
+        assert!(shown.contains("  7 |       SELECT *\n    |              ^\n"), "{shown}");
         assert_eq!(format!("{diagnostics:?}").trim_start(), shown);
     }
 }

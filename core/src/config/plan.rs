@@ -108,9 +108,6 @@ impl RowMatch {
     fn write_table(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"{\"table\":");
         write_name(out, self.table.schema.as_deref());
-        if self.table.any_schema {
-            out.extend_from_slice(b",\"schemas\":1");
-        }
         out.extend_from_slice(if self.table.prefix { b",\"prefix\":" } else { b",\"name\":" });
         crate::json::write_string(out, &self.table.name);
     }

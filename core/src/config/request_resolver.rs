@@ -171,12 +171,17 @@ impl RequestResolver {
         self.wishes.iter().flat_map(|wish| &wish.found).flatten().flat_map(|found| &found.used)
     }
 
+    /// Forgets the answers to lookups that were asked for another checkpoint.
+    pub fn begin(&mut self) {
+        self.answers.clear();
+    }
+
     /// The rows of these keys may have changed: what depends on them is found again by the next [`poll`](Self::poll).
     /// Whether there is anything.
     pub fn invalidate(&mut self, is_changed: impl Fn(&ConfigLookup) -> bool) -> bool {
         let mut any = false;
         for found in self.wishes.iter_mut().flat_map(|wish| &mut wish.found) {
-            if found.as_ref().is_some_and(|found| found.used.iter().any(&is_changed)) {
+            if found.as_ref().is_none_or(|found| found.used.iter().any(&is_changed)) {
                 *found = None;
                 any = true;
             }

@@ -56,10 +56,8 @@ pub(super) enum Owner {
 /// Which source tables a query reads.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct TableReference {
-    /// `None` is the default schema.
+    /// `None` is the default schema; with a `%` at its end it is a prefix.
     pub(super) schema: Option<Arc<str>>,
-    /// Whether `schema` is a prefix.
-    pub(super) any_schema: bool,
     pub(super) name: Arc<str>,
     /// Whether `name` is a prefix.
     pub(super) prefix: bool,

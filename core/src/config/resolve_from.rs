@@ -338,7 +338,6 @@ pub(super) fn table_reference(
     name: &Name,
     report: &mut SqlReport<'_>,
 ) -> Option<TableReference> {
-    let mut any_schema = false;
     let schema = match schema {
         None => None,
         Some(schema) => {
@@ -360,15 +359,14 @@ pub(super) fn table_reference(
                     return None;
                 }
             };
-            any_schema = text.ends_with('%');
-            Some(Arc::from(text.strip_suffix('%').unwrap_or(text)))
+            Some(Arc::from(text))
         }
     };
     let (prefix, text) = match name.text.strip_suffix('%') {
         Some(prefix) => (true, prefix),
         None => (false, name.text.as_str()),
     };
-    Some(TableReference { schema, any_schema, name: text.into(), prefix })
+    Some(TableReference { schema, name: text.into(), prefix })
 }
 
 /// What rows of a `json_each` depend on, by what its argument depends on: those of a row are part of the row.

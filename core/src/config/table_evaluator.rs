@@ -208,6 +208,11 @@ impl TableEvaluator {
                 out.errors.push(EvaluationError { definition: evaluator.definition, kind, message });
             }
         }
+        self.evaluate_lookups(values, out);
+    }
+
+    /// Appends the lookup entries of a row alone.
+    pub fn evaluate_lookups(&self, values: &[Value], out: &mut Evaluation) {
         let first = out.lookups.len();
         for index in &self.indexes {
             if let Err(failure) = index.evaluate(values, first, out) {
@@ -313,7 +318,6 @@ pub(super) fn pattern(rows: &RowMatch) -> TablePattern {
     let table = &rows.table;
     TablePattern {
         schema: table.schema.clone(),
-        any_schema: table.any_schema,
         name: Arc::clone(&table.name),
         prefix: table.prefix,
         ..TablePattern::default()

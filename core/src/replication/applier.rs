@@ -9,14 +9,13 @@ use std::sync::Arc;
 use bytes::BytesMut;
 
 use super::failed_rows::FailedRows;
+use super::membership::{enter, enter_lookups, leave, remove_operation};
 use super::progress::Progress;
 use super::row_image::{self, Shape};
-use crate::bucket::BucketId;
-use crate::bucket_store::{AppendBatch, BucketStore, CurrentRow, Membership};
-use crate::checkpoint::DeployedConfig;
-use crate::config::{EvaluatedRow, Evaluation, SyncConfig, TableEvaluator};
+use crate::bucket_store::{AppendBatch, BucketStore, CurrentRow};
+use crate::checkpoint::{DeployedConfig, LookupKey};
+use crate::config::{Evaluation, SyncConfig, TableEvaluator};
 use crate::error::{Error, Result};
-use crate::operation::NewOperation;
 use crate::source::{Source, SourcePosition};
 use crate::table::{Field, RowKey, SourceRow, SourceTable, TableId};
 use crate::value::Value;
@@ -73,7 +72,7 @@ enum RowChange {
 }
 
 /// Rows as they are after the changes applied so far; a key that is missing is as stored.
-type Overlay = BTreeMap<RowKey, Option<CurrentRow>>;
+pub(super) type Overlay = BTreeMap<RowKey, Option<CurrentRow>>;
 
 impl Applier {
     pub(super) fn new(config: SyncConfig, deployed: Arc<DeployedConfig>) -> Self {
@@ -308,9 +307,43 @@ impl Applier {
                 batch.operations.push(remove_operation(&row.key, left));
             }
         }
+        let lookups = self.enter_lookups(&evaluator, &row, number, before, batch)?;
         touched.push(row.key.clone());
-        rows.insert(row.key, Some(CurrentRow { image, memberships, lookups: Vec::new() }));
+        rows.insert(row.key, Some(CurrentRow { image, memberships, lookups }));
         Ok(())
+    }
+
+    /// Writes the lookup entries that differ from those of the row before, so that a change of another column makes nobody
+    /// look anything up again.
+    fn enter_lookups(
+        &mut self,
+        evaluator: &TableEvaluator,
+        row: &SourceRow,
+        shape: u32,
+        before: Option<&CurrentRow>,
+        batch: &mut AppendBatch,
+    ) -> Result<Vec<LookupKey>> {
+        let known = before.map_or([].as_slice(), |before| &before.lookups);
+        if known.is_empty() && self.evaluation.lookups.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut evaluated = std::mem::take(&mut self.evaluation.lookups);
+        let mut same = Vec::new();
+        if let Some(before) = before.filter(|before| row_image::shape_of(&before.image).is_ok_and(|old| old == shape)) {
+            let mut used = row_image::decode(&before.image)?.into_iter();
+            let is_used = |field: &Field| *field != Field::Unused;
+            let values =
+                row.fields.iter().map(|field| is_used(field).then(|| used.next()).flatten().unwrap_or(Value::Null));
+            evaluator.evaluate_lookups(&values.collect::<Vec<_>>(), &mut self.evaluation);
+            // What fails now failed then.
+            self.evaluation.errors.clear();
+            same = std::mem::take(&mut self.evaluation.lookups);
+        }
+        let indexes = self.config.definitions().len();
+        let keys = enter_lookups(&self.deployed, indexes, &row.key, &mut evaluated, known, &same, batch)?;
+        // Its buffer is used again.
+        self.evaluation.lookups = evaluated;
+        Ok(keys)
     }
 
     fn bind(
@@ -342,57 +375,6 @@ impl Applier {
 enum Filled {
     Row((Arc<SourceTable>, SourceRow)),
     Missing(RowKey),
-}
-
-/// Puts the output rows into their buckets; of several with one bucket, table and id the last counts.
-fn enter(
-    deployed: &DeployedConfig,
-    key: &RowKey,
-    evaluated: impl ExactSizeIterator<Item = EvaluatedRow>,
-    batch: &mut AppendBatch,
-) -> Result<Vec<Membership>> {
-    let mut memberships: Vec<Membership> = Vec::with_capacity(evaluated.len());
-    let first = batch.operations.len();
-    for output in evaluated {
-        let definition = deployed
-            .definitions
-            .get(output.definition)
-            .map(|definition| definition.id)
-            .ok_or_else(|| Error::internal("the deployed config has fewer definitions than the config in use"))?;
-        let membership = Membership {
-            bucket: BucketId { definition, parameters: output.parameters },
-            object_type: output.object_type,
-            object_id: output.object_id,
-        };
-        let operation = NewOperation::put(
-            membership.bucket.clone(),
-            membership.object_type.clone(),
-            membership.object_id.clone(),
-            key.subkey(&membership.object_id),
-            output.data,
-        );
-        match memberships.iter().position(|known| *known == membership) {
-            Some(at) => batch.operations[first + at] = operation,
-            None => {
-                memberships.push(membership);
-                batch.operations.push(operation);
-            }
-        }
-    }
-    Ok(memberships)
-}
-
-/// The row leaves every bucket.
-fn leave(key: RowKey, rows: &mut Overlay, touched: &mut Vec<RowKey>, batch: &mut AppendBatch) {
-    if let Some(before) = rows.get_mut(&key).and_then(Option::take) {
-        batch.operations.extend(before.memberships.iter().map(|left| remove_operation(&key, left)));
-        touched.push(key);
-    }
-}
-
-fn remove_operation(key: &RowKey, left: &Membership) -> NewOperation {
-    let subkey = key.subkey(&left.object_id);
-    NewOperation::remove(left.bucket.clone(), left.object_type.clone(), left.object_id.clone(), subkey)
 }
 
 fn covers(shape: &Shape, table: &SourceTable, fields: &[Field]) -> bool {

@@ -2,6 +2,7 @@
 
 mod applier;
 mod failed_rows;
+mod membership;
 mod progress;
 mod replicator;
 mod row_image;

@@ -204,7 +204,7 @@ impl Inner {
                 return Ok(Arc::clone(config));
             }
         }
-        let forms = self.config.definitions().iter().map(|definition| definition.form().clone()).collect();
+        let forms = self.config.forms().cloned().collect();
         let deploy = Deploy { text: self.config.text().clone(), forms };
         self.store.commit(Commit { deploy: Some(deploy), ..Commit::default() }).await?;
         let resume = self.store.resume().await?;

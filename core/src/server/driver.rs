@@ -7,18 +7,17 @@ use futures::future::{self, BoxFuture, Either, FutureExt};
 
 use super::event::{CheckpointUpdate, ResolvedStreams, ServerCommand, ServerEvent, ServerLine, Touched};
 use super::fan_out::{Membership, Notice};
+use super::resolution::{Resolved, StreamResolver};
 use super::send_budget::{HeldBytes, Share};
 use super::service::{Inner, StreamPermit};
 use super::session::ServerSession;
-use super::wanted::WantedBucket;
 use crate::bucket::{BucketId, Generation};
 use crate::bucket_store::ReadRequest;
-use crate::checkpoint::Checkpoint;
-use crate::config::{ConfigRequest, Reason, StreamSubscription, SubscriptionRef};
+use crate::checkpoint::{Checkpoint, LookupKey, LookupRows};
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::Identity;
 use crate::operation::OpId;
-use crate::protocol::{DataHeader, Framing, StreamDescription, StreamError, SubscriptionReason, SyncRequest};
+use crate::protocol::{DataHeader, Framing, SyncRequest};
 use crate::time::Time;
 use crate::write_checkpoint::ClientKey;
 
@@ -36,6 +35,13 @@ enum Answer {
     Gone(Error),
 }
 
+/// A checkpoint whose buckets are being found.
+struct Resolving {
+    checkpoint: Checkpoint,
+    touched: Touched,
+    asked: BoxFuture<'static, Result<Vec<LookupRows>>>,
+}
+
 /// One stream: its session and what it needs to obey it.
 pub(super) struct StreamDriver {
     inner: Arc<Inner>,
@@ -46,6 +52,9 @@ pub(super) struct StreamDriver {
     client: ClientKey,
     framing: Framing,
     resolved_at: Option<Generation>,
+    /// Kept as long as the buckets of the request may change.
+    resolver: Option<Box<StreamResolver>>,
+    resolving: Option<Box<Resolving>>,
     buffer: Vec<u8>,
     /// A line that waits for its share of what all streams may hold, and the asking for it.
     held: Option<ServerLine>,
@@ -87,6 +96,8 @@ impl StreamDriver {
             client,
             framing,
             resolved_at: None,
+            resolver: None,
+            resolving: None,
             buffer: Vec::new(),
             held: None,
             asking: None,
@@ -146,13 +157,13 @@ impl StreamDriver {
                 }
                 Some(ServerCommand::Read(requests)) => self.asked = Some(self.read(requests)?),
                 Some(ServerCommand::Close) => {
-                    self.asked = None;
+                    (self.asked, self.resolving) = (None, None);
                     self.ended = true;
                     return Ok(());
                 }
                 // Nothing comes soon: what there is, is sent.
-                None if !self.buffer.is_empty() && (late || self.asked.is_none()) => return Ok(()),
-                None if self.asked.is_some() => late |= !self.answer().await?,
+                None if !self.buffer.is_empty() && (late || !self.is_asking()) => return Ok(()),
+                None if self.is_asking() => late |= !self.answer().await?,
                 None => self.wait().await?,
             }
             if self.buffer.len() >= COALESCE {
@@ -220,30 +231,78 @@ impl StreamDriver {
         .boxed())
     }
 
+    /// Whether the store was asked something.
+    fn is_asking(&self) -> bool {
+        self.asked.is_some() || self.resolving.is_some()
+    }
+
     /// Waits for an answer of the store, or until the session wants to be ticked: signs of life are sent and a token ends
-    /// also while a store is slow. Returns whether the answer came.
+    /// also while a store is slow. Returns whether an answer came.
     async fn answer(&mut self) -> Result<bool> {
         let (due, mut timer) = self.take_timer();
-        let Some(asked) = &mut self.asked else { return Ok(true) };
-        let answer = match future::select(asked, &mut timer).await {
-            Either::Left((answer, _)) => answer,
+        let found = match &mut self.resolving {
+            Some(resolving) => (&mut resolving.asked).left_future(),
+            None => future::pending().right_future(),
+        };
+        let answer = match &mut self.asked {
+            Some(asked) => asked.left_future(),
+            None => future::pending().right_future(),
+        };
+        let come = match future::select(future::select(found, answer), &mut timer).await {
+            Either::Left((Either::Left((found, _)), _)) => Either::Left(found),
+            Either::Left((Either::Right((answer, _)), _)) => Either::Right(answer),
             Either::Right(_) => return Ok(false),
         };
-        self.asked = None;
         self.timer = Some((due, timer));
-        self.inner.note(&answer);
-        match answer? {
-            Answer::Told(event) => self.tell(event)?,
-            // If compaction went past the checkpoint there is a newer one already; if not, the store itself is away.
-            Answer::Gone(error) => match self.membership.look(true)? {
-                Some(notice) => {
-                    self.tell(ServerEvent::Gone)?;
-                    self.notice(notice)?;
-                }
-                None => return Err(error),
-            },
+        match come {
+            Either::Left(found) => self.found(found)?,
+            Either::Right(answer) => {
+                self.asked = None;
+                self.inner.note(&answer);
+                self.told(answer?)?;
+            }
         }
         Ok(true)
+    }
+
+    fn told(&mut self, answer: Answer) -> Result<()> {
+        match answer {
+            Answer::Told(event) => self.tell(event),
+            // If compaction went past the checkpoint there is a newer one already; if not, the store itself is away.
+            Answer::Gone(error) if self.resolving.is_none() => match self.membership.look(true)? {
+                Some(notice) => {
+                    self.tell(ServerEvent::Gone)?;
+                    self.notice(notice)
+                }
+                None => Err(error),
+            },
+            Answer::Gone(_) => self.tell(ServerEvent::Gone),
+        }
+    }
+
+    /// Rows were looked up for the checkpoint whose buckets are being found.
+    fn found(&mut self, answers: Result<Vec<LookupRows>>) -> Result<()> {
+        let Some(resolving) = self.resolving.take() else { return Ok(()) };
+        self.inner.note(&answers);
+        let Resolving { checkpoint, touched, .. } = *resolving;
+        match answers {
+            Ok(answers) => {
+                let resolver = self.resolver.as_mut().ok_or_else(|| Error::internal("nothing is being resolved"))?;
+                resolver.answer(answers)?;
+                self.resolve(checkpoint, touched)
+            }
+            // Compaction went past the checkpoint, as above. What changed up to it is still to be told.
+            Err(error) if error.kind() == ErrorKind::Unavailable => match self.membership.look(true)? {
+                Some(Notice::Checkpoint { checkpoint, touched: newer }) => {
+                    let mut touched = touched;
+                    touched.merge(newer);
+                    self.notice(Notice::Checkpoint { checkpoint, touched })
+                }
+                Some(notice) => self.notice(notice),
+                None => Err(error),
+            },
+            Err(error) => Err(error),
+        }
     }
 
     /// Looks for what does not wait for the end of a download: a newer checkpoint, once the session may be interrupted,
@@ -253,7 +312,7 @@ impl StreamDriver {
         if self.session.poll_timeout(now, wall) <= now {
             self.session.handle(now, wall, ServerEvent::Tick)?;
         }
-        match self.membership.look(self.session.wants_checkpoint())? {
+        match self.membership.look(self.session.wants_checkpoint() && self.resolving.is_none())? {
             Some(notice) => self.notice(notice),
             None => Ok(()),
         }
@@ -291,74 +350,60 @@ impl StreamDriver {
         match notice {
             Notice::Closing => self.tell(ServerEvent::Closing),
             Notice::Checkpoint { checkpoint, touched } => {
-                // Once: with another config or store the session ends.
-                let resolved = match self.resolved_at {
-                    None => Some(self.resolve(&checkpoint)?),
-                    Some(_) => None,
-                };
-                // Whatever changed while the buckets were not known yet must be looked at.
-                let touched = if resolved.is_some() { Touched::Unknown } else { touched };
-                self.tell(ServerEvent::Checkpoint(CheckpointUpdate { checkpoint, touched, resolved }))
+                if let Some((identity, request)) = self.request.take() {
+                    let limit = self.inner.limits.buckets_per_stream;
+                    let config = self.inner.compiled(&checkpoint.config)?;
+                    let (deployed, generation) = (Arc::clone(&checkpoint.config), checkpoint.generation);
+                    let resolver = StreamResolver::new(&config, deployed, generation, &identity, request, limit);
+                    self.resolver = Some(Box::new(resolver));
+                    self.resolved_at = Some(checkpoint.generation);
+                    // Whatever changed while the buckets were not known yet must be looked at.
+                    return self.resolve(checkpoint, Touched::Unknown);
+                }
+                if let Some(resolver) = &mut self.resolver {
+                    if !resolver.is_of(&checkpoint) {
+                        // Another config or store: the client connects again.
+                        return self.tell(ServerEvent::Closing);
+                    }
+                    if resolver.note(&touched) {
+                        return self.resolve(checkpoint, touched);
+                    }
+                }
+                self.tell(ServerEvent::Checkpoint(CheckpointUpdate { checkpoint, touched, resolved: None }))
             }
         }
     }
 
-    /// Resolves the request with the config of the checkpoint.
-    fn resolve(&mut self, checkpoint: &Checkpoint) -> Result<Arc<ResolvedStreams>> {
-        let config = self.inner.compiled(&checkpoint.config)?;
-        let resolved_before = || Error::internal("a stream is resolved once");
-        let (identity, SyncRequest { parameters, streams, .. }) = self.request.take().ok_or_else(resolved_before)?;
-        let include_defaults = streams.as_ref().is_none_or(|streams| streams.include_defaults);
-        let subscriptions = streams.map(|streams| streams.subscriptions).unwrap_or_default();
-        let subscriptions: Vec<_> = subscriptions
-            .into_iter()
-            .map(|requested| StreamSubscription {
-                stream: requested.stream,
-                parameters: requested.parameters,
-                override_priority: requested.override_priority.map(crate::bucket::BucketPriority),
-            })
-            .collect();
-        let request = ConfigRequest {
-            identity: &identity,
-            parameters: &parameters,
-            include_defaults,
-            subscriptions: &subscriptions,
-        };
-        let resolved = config.resolve_within(&request, self.inner.limits.buckets_per_stream)?;
-        let reason = |reason: &Reason| match *reason {
-            Reason::Default(index) => SubscriptionReason::Default(u32::try_from(index).unwrap_or(u32::MAX)),
-            Reason::Subscription(index) => SubscriptionReason::Subscription(u32::try_from(index).unwrap_or(u32::MAX)),
-        };
-        let mut buckets = Vec::with_capacity(resolved.buckets.len());
-        for bucket in resolved.buckets {
-            let definition = checkpoint.config.definitions.get(bucket.definition);
-            let definition =
-                definition.ok_or_else(|| Error::internal("the deployed config has fewer definitions than its text"))?;
-            let id = crate::bucket::BucketId { definition: definition.id, parameters: bucket.parameters };
-            let name = id.wire_name(checkpoint.generation);
-            let reasons = bucket.reasons.iter().map(reason).collect();
-            buckets.push(WantedBucket { id, name, priority: bucket.priority, reasons });
+    /// Finds the buckets of the request at a checkpoint, as far as that goes without asking, and tells the session once they
+    /// are known.
+    fn resolve(&mut self, checkpoint: Checkpoint, touched: Touched) -> Result<()> {
+        let resolver = self.resolver.as_mut().ok_or_else(|| Error::internal("a stream without a request"))?;
+        match resolver.step(&self.client)? {
+            Resolved::Asks(keys) => {
+                // What changes from here on may concern the buckets that are found.
+                self.membership.set_undecided();
+                let asked = self.look_up(checkpoint.op_id, keys);
+                self.resolving = Some(Box::new(Resolving { checkpoint, touched, asked }));
+                Ok(())
+            }
+            Resolved::Done { streams, interest } => {
+                if !resolver.is_dynamic() {
+                    self.resolver = None;
+                }
+                self.membership.set_interest(interest);
+                self.tell_resolved(checkpoint, touched, streams)
+            }
         }
-        let streams = resolved.streams.into_iter().map(|stream| StreamDescription {
-            name: stream.name.to_string(),
-            is_default: stream.is_default,
-            errors: stream
-                .errors
-                .into_iter()
-                .map(|(subscription, message)| StreamError {
-                    subscription: match subscription {
-                        SubscriptionRef::Default => None,
-                        SubscriptionRef::Explicit(index) => u32::try_from(index).ok(),
-                    },
-                    message,
-                })
-                .collect(),
-        });
-        let resolved = ResolvedStreams { buckets, streams: streams.collect() };
-        let interest = resolved.buckets.iter().map(|bucket| bucket.id.clone()).collect();
-        self.membership.set_interest(interest, self.client.clone());
-        self.resolved_at = Some(checkpoint.generation);
-        Ok(Arc::new(resolved))
+    }
+
+    fn tell_resolved(&mut self, checkpoint: Checkpoint, touched: Touched, streams: Arc<ResolvedStreams>) -> Result<()> {
+        let resolved = Some(streams);
+        self.tell(ServerEvent::Checkpoint(CheckpointUpdate { checkpoint, touched, resolved }))
+    }
+
+    fn look_up(&self, at: OpId, keys: Vec<LookupKey>) -> BoxFuture<'static, Result<Vec<LookupRows>>> {
+        let inner = Arc::clone(&self.inner);
+        async move { inner.store.lookup(at, &keys).await }.boxed()
     }
 
     /// The generation of the store that this stream is of.

@@ -9,7 +9,7 @@ use bytestring::ByteString;
 use super::wanted::WantedBucket;
 use crate::bucket::{BucketId, BucketPriority};
 use crate::bucket_store::{OperationChunk, ReadRequest};
-use crate::checkpoint::{BucketChecksum, Checkpoint};
+use crate::checkpoint::{BucketChecksum, Checkpoint, LookupKey};
 use crate::chunk::Chunk;
 use crate::operation::OpId;
 use crate::protocol::{CheckpointDiffLine, CheckpointLine, StreamDescription};
@@ -44,13 +44,15 @@ pub enum Touched {
     These {
         /// Buckets.
         buckets: BTreeSet<BucketId>,
+        /// Lookups whose rows changed: the buckets of the request may be others. It was resolved anew if they are.
+        lookups: BTreeSet<LookupKey>,
         /// Whether the write checkpoint is to be looked up again.
         write_checkpoint: bool,
     },
 }
 
 impl Touched {
-    /// So many buckets are told apart; with more, everything may have changed, so that what is noted for a session that
+    /// So many buckets and lookups are told apart; with more, everything may have changed, so that what is noted for a session that
     /// takes nothing stays small.
     pub const LIMIT: usize = 1_000;
 
@@ -59,10 +61,14 @@ impl Touched {
         match (&mut *self, other) {
             (Self::Unknown, _) => {}
             (_, Self::Unknown) => *self = Self::Unknown,
-            (Self::These { buckets, write_checkpoint }, Self::These { buckets: more, write_checkpoint: also }) => {
+            (
+                Self::These { buckets, lookups, write_checkpoint },
+                Self::These { buckets: more, lookups: found, write_checkpoint: also },
+            ) => {
                 *write_checkpoint |= also;
                 buckets.extend(more);
-                if buckets.len() > Self::LIMIT {
+                lookups.extend(found);
+                if buckets.len() + lookups.len() > Self::LIMIT {
                     *self = Self::Unknown;
                 }
             }

@@ -16,7 +16,7 @@ use futures::stream::BoxStream;
 use super::event::Touched;
 use crate::bucket::BucketId;
 use crate::bucket_store::BucketStore;
-use crate::checkpoint::{ChangeSet, Changes, Checkpoint, Published};
+use crate::checkpoint::{ChangeSet, Changes, Checkpoint, LookupKey, Published};
 use crate::error::{Error, Result};
 use crate::write_checkpoint::ClientKey;
 
@@ -38,6 +38,7 @@ struct State {
     next_member: u64,
     members: BTreeMap<u64, Member>,
     by_bucket: BTreeMap<BucketId, BTreeSet<u64>>,
+    by_lookup: BTreeMap<LookupKey, BTreeSet<u64>>,
     by_client: BTreeMap<ClientKey, BTreeSet<u64>>,
     /// Members that have not said yet what concerns them.
     undecided: BTreeSet<u64>,
@@ -51,9 +52,13 @@ struct Member {
     interest: Option<Interest>,
 }
 
-struct Interest {
-    buckets: Vec<BucketId>,
-    client: ClientKey,
+/// What concerns a member.
+#[derive(Debug)]
+pub(super) struct Interest {
+    pub(super) buckets: Vec<BucketId>,
+    /// What its buckets were found by.
+    pub(super) lookups: Vec<LookupKey>,
+    pub(super) client: ClientKey,
 }
 
 /// Members that wait. It has a lock of its own, since a stream may wake its poller from within `poll`.
@@ -227,20 +232,25 @@ impl State {
     }
 
     fn distribute_changes(&mut self, changes: &ChangeSet, noted: &mut Vec<u64>) {
-        let mut touched: BTreeMap<u64, (BTreeSet<BucketId>, bool)> = BTreeMap::new();
+        let mut touched: BTreeMap<u64, (BTreeSet<BucketId>, BTreeSet<LookupKey>, bool)> = BTreeMap::new();
         for bucket in &changes.buckets {
             for number in self.by_bucket.get(bucket).into_iter().flatten() {
                 touched.entry(*number).or_default().0.insert(bucket.clone());
             }
         }
-        for client in &changes.clients {
-            for number in self.by_client.get(client).into_iter().flatten() {
-                touched.entry(*number).or_default().1 = true;
+        for lookup in &changes.lookups {
+            for number in self.by_lookup.get(lookup).into_iter().flatten() {
+                touched.entry(*number).or_default().1.insert(lookup.clone());
             }
         }
-        for (number, (buckets, write_checkpoint)) in touched {
+        for client in &changes.clients {
+            for number in self.by_client.get(client).into_iter().flatten() {
+                touched.entry(*number).or_default().2 = true;
+            }
+        }
+        for (number, (buckets, lookups, write_checkpoint)) in touched {
             if let Some(member) = self.members.get_mut(&number) {
-                member.note(Touched::These { buckets, write_checkpoint });
+                member.note(Touched::These { buckets, lookups, write_checkpoint });
                 noted.push(number);
             }
         }
@@ -256,6 +266,9 @@ impl State {
         let Some(interest) = self.members.get_mut(&number).and_then(|member| member.interest.take()) else { return };
         for bucket in &interest.buckets {
             remove_from(&mut self.by_bucket, bucket, number);
+        }
+        for lookup in &interest.lookups {
+            remove_from(&mut self.by_lookup, lookup, number);
         }
         remove_from(&mut self.by_client, &interest.client, number);
     }
@@ -287,17 +300,25 @@ pub(super) struct Membership {
 
 impl Membership {
     /// From now on only checkpoints that touch these concern it. What it has not taken yet stays noted.
-    pub(super) fn set_interest(&self, buckets: Vec<BucketId>, client: ClientKey) {
+    pub(super) fn set_interest(&self, interest: Interest) {
         let mut state = lock(&self.hub.state);
         state.forget_interest(self.number);
-        for bucket in &buckets {
+        for bucket in &interest.buckets {
             state.by_bucket.entry(bucket.clone()).or_default().insert(self.number);
         }
-        state.by_client.entry(client.clone()).or_default().insert(self.number);
+        for lookup in &interest.lookups {
+            state.by_lookup.entry(lookup.clone()).or_default().insert(self.number);
+        }
+        state.by_client.entry(interest.client.clone()).or_default().insert(self.number);
         if let Some(member) = state.members.get_mut(&self.number) {
-            member.interest = Some(Interest { buckets, client });
+            member.interest = Some(interest);
         }
         state.undecided.remove(&self.number);
+    }
+
+    /// From now on everything concerns it, until it sets its interest again: it is about to find out what does.
+    pub(super) fn set_undecided(&self) {
+        lock(&self.hub.state).undecided.insert(self.number);
     }
 
     /// What [`next`](Self::next) would give at once. For one that does not want a checkpoint now there is only the end.

@@ -4,6 +4,7 @@ mod driver;
 mod event;
 mod fan_out;
 mod plan;
+mod resolution;
 mod send_budget;
 mod service;
 mod session;

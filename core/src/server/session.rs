@@ -57,6 +57,8 @@ pub struct ServerSession {
     /// Store and config of the first line; every other line must be of the same (S8).
     origin: Option<(Generation, Arc<DeployedConfig>)>,
     buckets: Vec<TrackedBucket>,
+    /// Buckets that the client has and that are not wanted any more, until it is told.
+    dropped: BTreeMap<BucketId, TrackedBucket>,
     streams: Vec<crate::protocol::StreamDescription>,
     write_checkpoint: Option<WriteCheckpoint>,
     first_line_sent: bool,
@@ -106,6 +108,7 @@ impl ServerSession {
             state: State::Idle,
             origin: None,
             buckets: Vec::new(),
+            dropped: BTreeMap::new(),
             streams: Vec::new(),
             write_checkpoint: None,
             first_line_sent: false,
@@ -207,21 +210,24 @@ impl ServerSession {
         self.commands.push_back(ServerCommand::Close);
     }
 
+    /// Whether a checkpoint is of the store and config of this stream; anything is before its first line.
+    fn is_of(&self, checkpoint: &Checkpoint) -> bool {
+        self.origin.as_ref().is_none_or(|(generation, config)| {
+            let same_config = Arc::ptr_eq(config, &checkpoint.config) || **config == *checkpoint.config;
+            *generation == checkpoint.generation && same_config
+        })
+    }
+
     fn checkpoint(&mut self, update: CheckpointUpdate) {
         let CheckpointUpdate { checkpoint, .. } = &update;
-        match &self.origin {
-            None => {
-                self.origin = Some((checkpoint.generation, Arc::clone(&checkpoint.config)));
-                self.whole_first = self.has_strange_buckets(checkpoint);
-            }
-            Some((generation, config)) => {
-                let same_config = Arc::ptr_eq(config, &checkpoint.config) || **config == *checkpoint.config;
-                if *generation != checkpoint.generation || !same_config {
-                    // The client connects again and is resolved anew from its first line on.
-                    self.close();
-                    return;
-                }
-            }
+        if !self.is_of(checkpoint) {
+            // The client connects again and is resolved anew from its first line on.
+            self.close();
+            return;
+        }
+        if self.origin.is_none() {
+            self.origin = Some((checkpoint.generation, Arc::clone(&checkpoint.config)));
+            self.whole_first = self.has_strange_buckets(checkpoint);
         }
         match &self.state {
             State::Idle => self.begin(update),
@@ -261,12 +267,16 @@ impl ServerSession {
         }
         let (asked, write_checkpoint): (Vec<usize>, bool) = match &touched {
             Touched::Unknown => ((0..self.buckets.len()).collect(), true),
-            Touched::These { buckets, write_checkpoint } => {
-                let asked = self.buckets.iter().enumerate().filter(|(_, tracked)| buckets.contains(&tracked.wanted.id));
+            Touched::These { buckets, write_checkpoint, .. } => {
+                let is_asked = |tracked: &TrackedBucket| {
+                    tracked.described.is_none() || !tracked.told || buckets.contains(&tracked.wanted.id)
+                };
+                let asked = self.buckets.iter().enumerate().filter(|(_, tracked)| is_asked(tracked));
                 (asked.map(|(index, _)| index).collect(), *write_checkpoint)
             }
         };
-        if asked.is_empty() && !write_checkpoint && !self.incomplete && self.first_line_sent {
+        let nothing = asked.is_empty() && self.dropped.is_empty() && !write_checkpoint;
+        if nothing && !self.incomplete && self.first_line_sent {
             return;
         }
         let buckets = asked.iter().map(|&index| self.buckets[index].wanted.id.clone()).collect();
@@ -275,20 +285,29 @@ impl ServerSession {
     }
 
     fn adopt(&mut self, resolved: &ResolvedStreams) {
-        let mut before: BTreeMap<_, _> =
-            self.buckets.drain(..).map(|bucket| (bucket.wanted.id.clone(), bucket)).collect();
+        let mut before = std::mem::take(&mut self.dropped);
+        before.extend(self.buckets.drain(..).map(|bucket| (bucket.wanted.id.clone(), bucket)));
         let positions = &self.positions;
         self.buckets = resolved
             .buckets
             .iter()
             .map(|wanted| match before.remove(&wanted.id) {
-                Some(tracked) => TrackedBucket { wanted: wanted.clone(), ..tracked },
+                // With another priority or reason it is told of again.
+                Some(tracked) => {
+                    let told = tracked.told && tracked.wanted == *wanted;
+                    TrackedBucket { wanted: wanted.clone(), told, ..tracked }
+                }
                 None => {
                     let after = positions.get(&wanted.name).copied().unwrap_or_default();
                     TrackedBucket::new(wanted.clone(), after)
                 }
             })
             .collect();
+        // The first line names all buckets that the client keeps; later ones say which have gone.
+        before.retain(|_, bucket| self.first_line_sent && bucket.known);
+        // What happens to it now is not heard of: if it comes back it is looked at again.
+        before.values_mut().for_each(|bucket| bucket.told = false);
+        self.dropped = before;
         self.streams.clone_from(&resolved.streams);
         // From its first line on the client has no bucket that is not named there.
         self.positions = BTreeMap::new();
@@ -301,12 +320,12 @@ impl ServerSession {
         if asked.len() != sums.len() {
             return Err(Error::internal("there must be one sum per bucket that was asked for"));
         }
-        let mut updated = Vec::new();
+        let mut updated: Vec<usize> = Vec::new();
         for (&index, sum) in asked.iter().zip(sums) {
             let bucket = &mut self.buckets[index];
-            if bucket.described != Some(*sum) {
+            if bucket.described != Some(*sum) || !bucket.told {
                 bucket.described = Some(*sum);
-                updated.push(bucket.description());
+                updated.push(index);
             }
             bucket.unfinished = sum.count > 0 && (bucket.unfinished || bucket.sent < checkpoint.op_id);
         }
@@ -314,7 +333,8 @@ impl ServerSession {
         let risen = write_checkpoint.max(self.write_checkpoint);
         let write_checkpoint_changed = risen != self.write_checkpoint;
         self.write_checkpoint = risen;
-        if self.first_line_sent && updated.is_empty() && !write_checkpoint_changed && !self.incomplete {
+        let nothing = updated.is_empty() && self.dropped.is_empty() && !write_checkpoint_changed;
+        if self.first_line_sent && nothing && !self.incomplete {
             // A bucket that was touched and has the same count and sum has nothing new.
             return self.take_waiting();
         }
@@ -323,8 +343,8 @@ impl ServerSession {
             ServerLine::CheckpointDiff(CheckpointDiffLine {
                 last_op_id: checkpoint.op_id,
                 write_checkpoint: self.write_checkpoint,
-                updated_buckets: updated,
-                removed_buckets: Vec::new(),
+                updated_buckets: updated.iter().map(|index| self.buckets[*index].description()).collect(),
+                removed_buckets: self.removed_names(),
             })
         } else {
             self.first_line_sent = true;
@@ -335,9 +355,18 @@ impl ServerSession {
                 streams: self.streams.clone(),
             })
         };
+        self.buckets.iter_mut().for_each(TrackedBucket::tell);
         self.commands.push_back(ServerCommand::Send(line));
         self.state = State::Sending { checkpoint, reading: Vec::new(), sent: 0, bytes: 0 };
         self.go_on()
+    }
+
+    /// The names of the buckets that have gone, in a fixed order; they are told now.
+    fn removed_names(&mut self) -> Vec<ByteString> {
+        let mut names: Vec<_> =
+            std::mem::take(&mut self.dropped).into_values().map(|bucket| bucket.wanted.name).collect();
+        names.sort_unstable();
+        names
     }
 
     /// The checkpoint was compacted away before its sums were read: the next one takes its place.

@@ -28,13 +28,22 @@ pub(super) struct TrackedBucket {
     pub(super) sent: OpId,
     /// What the last checkpoint line said of it; `None` before the first.
     pub(super) described: Option<BucketChecksum>,
+    /// The client knows it.
+    pub(super) known: bool,
+    /// A line has said what it is now: its priority and its reasons.
+    pub(super) told: bool,
     /// Operations between `sent` and the checkpoint may be missing.
     pub(super) unfinished: bool,
 }
 
 impl TrackedBucket {
     pub(super) fn new(wanted: WantedBucket, sent: OpId) -> Self {
-        Self { wanted, sent, described: None, unfinished: true }
+        Self { wanted, sent, described: None, known: false, told: false, unfinished: true }
+    }
+
+    /// A line names it.
+    pub(super) fn tell(&mut self) {
+        (self.known, self.told) = (true, true);
     }
 
     pub(super) fn description(&self) -> BucketDescription {

@@ -57,7 +57,8 @@ struct Follower {
 impl Follower {
     fn join(hub: &Arc<FanOut>, bucket_number: usize, latest: OpId) -> Self {
         let membership = Arc::new(hub.join());
-        membership.set_interest(vec![bucket(bucket_number)], ClientKey(bucket_number.to_string().into()));
+        let client = ClientKey(bucket_number.to_string().into());
+        membership.set_interest(Interest { buckets: vec![bucket(bucket_number)], lookups: Vec::new(), client });
         let woken = Arc::new(Flag(AtomicBool::new(true)));
         Self { bucket: bucket_number, membership, waiting: None, woken, seen: OpId::ZERO, due: latest }
     }

@@ -13,6 +13,7 @@ use serde_json::Value as Json;
 use super::super::content::{Content, Row, values};
 use super::super::database::Database;
 use crate::bucket::BucketPriority;
+use crate::checkpoint::LookupRows;
 use crate::config::{ConfigRequest, Evaluation, StreamSubscription, SyncConfig};
 use crate::identity::Identity;
 
@@ -24,6 +25,8 @@ pub(in super::super) type Rows = BTreeMap<Name, Vec<Row>>;
 pub(super) type BucketKey = (usize, ByteString);
 /// Everything that is in any bucket.
 pub(super) type Buckets = BTreeMap<BucketKey, Rows>;
+/// The rows of lookup indexes, by index and key.
+type Lookups = BTreeMap<(usize, ByteString), Vec<ByteString>>;
 
 /// The rows of one client, by the content of the source and who it is, with the priority of each: written by hand.
 pub(in super::super) type Rule =
@@ -36,7 +39,7 @@ pub(super) struct Expected {
     /// The one that is to be deployed now.
     newest: usize,
     database: Database,
-    known: BTreeMap<(u64, usize), Arc<Buckets>>,
+    known: BTreeMap<(u64, usize), (Arc<Buckets>, Arc<Lookups>)>,
 }
 
 impl Expected {
@@ -65,10 +68,14 @@ impl Expected {
 
     /// The content of all buckets of a config after so many commits.
     pub(super) fn buckets(&mut self, config: usize, commits: u64) -> Arc<Buckets> {
+        self.evaluated(config, commits).0
+    }
+
+    fn evaluated(&mut self, config: usize, commits: u64) -> (Arc<Buckets>, Arc<Lookups>) {
         if let Some(known) = self.known.get(&(commits, config)) {
-            return Arc::clone(known);
+            return known.clone();
         }
-        let mut buckets = Buckets::new();
+        let (mut buckets, mut lookups) = (Buckets::new(), Lookups::new());
         let mut evaluation = Evaluation::new();
         for table in self.database.content_at(commits).tables.values() {
             let evaluator = self.configs[config].0.bind(&table.description);
@@ -80,27 +87,35 @@ impl Expected {
                     let name = (output.object_type.to_string(), output.object_id.to_string());
                     bucket.entry(name).or_default().push(parsed(&output.data));
                 }
+                for entry in evaluation.lookups.drain(..) {
+                    lookups.entry((entry.index, entry.values)).or_default().extend(entry.outputs);
+                }
             }
         }
-        let buckets = Arc::new(buckets);
+        let evaluated = (Arc::new(buckets), Arc::new(lookups));
         // Whatever is asked for again is mostly recent.
         if self.known.len() > 64 {
             self.known.pop_first();
         }
-        self.known.insert((commits, config), Arc::clone(&buckets));
-        buckets
+        self.known.insert((commits, config), evaluated.clone());
+        evaluated
     }
 
-    /// The buckets of a client, each with its priority.
+    /// The buckets of a client after so many commits, each with its priority.
     pub(super) fn resolved(
-        &self,
+        &mut self,
         config: usize,
+        commits: u64,
         identity: &Identity,
         subscriptions: &[StreamSubscription],
     ) -> Vec<(BucketKey, BucketPriority)> {
         let parameters = serde_json::Map::new();
         let request = ConfigRequest { identity, parameters: &parameters, include_defaults: true, subscriptions };
-        let resolved = self.configs[config].0.resolve(&request);
+        let (_, lookups) = self.evaluated(config, commits);
+        let resolved = self.configs[config].0.resolve_with(&request, |wanted| {
+            let rows = lookups.get(&(wanted.index, wanted.values.clone())).cloned().unwrap_or_default();
+            LookupRows { rows }
+        });
         resolved.buckets.into_iter().map(|bucket| ((bucket.definition, bucket.parameters), bucket.priority)).collect()
     }
 
@@ -118,7 +133,7 @@ impl Expected {
     ) -> Result<Rows, String> {
         let buckets = self.buckets(config, commits);
         let mut rows = Rows::new();
-        for (key, priority) in self.resolved(config, identity, subscriptions) {
+        for (key, priority) in self.resolved(config, commits, identity, subscriptions) {
             if upto.is_some_and(|upto| priority > upto) {
                 continue;
             }

@@ -8,7 +8,7 @@ use super::failure::{Failure, Verdict, holds};
 use super::{Oracle, StreamModel};
 use crate::bucket::BucketId;
 use crate::operation::OpId;
-use crate::protocol::{CheckpointLine, ClientLine};
+use crate::protocol::ClientLine;
 use crate::write_checkpoint::WriteCheckpoint;
 
 /// A stream may go on for so long after its token's end, in milliseconds.
@@ -40,28 +40,23 @@ impl Oracle {
         })
     }
 
-    /// S7: the first line of a stream names exactly the buckets that its verified identity and parameters yield, and data
-    /// comes of those alone.
+    /// S7: each checkpoint line leaves a stream with exactly the buckets that its verified identity and parameters yield from
+    /// the lookups at that checkpoint, and data comes of those alone.
     ///
-    /// That their rows are those that a client may see shows in S4 and C1. Configs have no lookups yet.
+    /// That their rows are those that a client may see shows in S4 and C1.
     pub(super) fn s7_streams_have_their_own_buckets(&mut self, stream: u64, line: &ClientLine) -> Verdict {
         match line {
             ClientLine::Checkpoint(line) => {
-                let should_be = self.bucket_names(stream, line)?;
-                let Some(model) = self.streams.get_mut(&stream) else { return Ok(()) };
-                let are: BTreeSet<_> = line.buckets.iter().map(|bucket| bucket.bucket.clone()).collect();
-                holds("S7", are == should_be, || {
-                    format!("stream {stream} of client {} has {are:?}, not {should_be:?}", model.client)
-                })?;
-                model.buckets = are;
-                Ok(())
+                let are = line.buckets.iter().map(|bucket| bucket.bucket.clone()).collect();
+                self.has_its_own(stream, line.last_op_id, are)
             }
             ClientLine::CheckpointDiff(line) => {
                 let Some(model) = self.streams.get(&stream) else { return Ok(()) };
-                let strange = line.updated_buckets.iter().find(|bucket| !model.buckets.contains(&bucket.bucket));
-                holds("S7", strange.is_none() && line.removed_buckets.is_empty(), || {
-                    format!("stream {stream} changed its buckets: {line:?}")
-                })
+                let mut are = model.buckets.clone();
+                let gone = line.removed_buckets.iter().find(|name| !are.remove(*name));
+                holds("S7", gone.is_none(), || format!("stream {stream} loses {gone:?}, which it never had"))?;
+                are.extend(line.updated_buckets.iter().map(|bucket| bucket.bucket.clone()));
+                self.has_its_own(stream, line.last_op_id, are)
             }
             ClientLine::Data(line) => {
                 let own = self.streams.get(&stream).is_none_or(|model| model.buckets.contains(&line.bucket));
@@ -108,19 +103,26 @@ impl Oracle {
         holds("S8", same, || format!("client {client} shows a part of checkpoint {at}, which is of another config"))
     }
 
-    fn bucket_names(&self, stream: u64, line: &CheckpointLine) -> Result<BTreeSet<ByteString>, Failure> {
-        let (Some(StreamModel { identity, subscriptions, .. }), Some(shown)) =
-            (self.streams.get(&stream), self.shown.get(&line.last_op_id))
+    fn has_its_own(&mut self, stream: u64, at: OpId, are: BTreeSet<ByteString>) -> Verdict {
+        let (Some(StreamModel { client, identity, subscriptions, .. }), Some(shown)) =
+            (self.streams.get(&stream), self.shown.get(&at))
         else {
-            return Ok(line.buckets.iter().map(|bucket| bucket.bucket.clone()).collect());
+            return Ok(());
         };
         let config = self.expected.number(&shown.checkpoint.config.text);
-        let names = self.expected.resolved(config, identity, subscriptions).into_iter().filter_map(
-            |((index, parameters), _)| {
+        let resolved = self.expected.resolved(config, shown.commits, identity, subscriptions).into_iter();
+        let should_be: BTreeSet<ByteString> = resolved
+            .filter_map(|((index, parameters), _)| {
                 let definition = shown.checkpoint.config.definitions.get(index)?;
                 Some(BucketId { definition: definition.id, parameters }.wire_name(shown.checkpoint.generation))
-            },
-        );
-        Ok(names.collect())
+            })
+            .collect();
+        holds("S7", are == should_be, || {
+            format!("stream {stream} of client {client} has {are:?}, not {should_be:?}, at checkpoint {at}")
+        })?;
+        if let Some(model) = self.streams.get_mut(&stream) {
+            model.buckets = are;
+        }
+        Ok(())
     }
 }

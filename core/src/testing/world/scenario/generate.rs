@@ -13,7 +13,10 @@ use super::theme::Theme;
 use super::{Scenario, Setup, Step};
 use crate::local_transaction::{LocalWrite, WriteKind};
 
+/// Tables that clients have.
 const TABLES: [&str; 4] = ["notices", "lists", "items", "projects"];
+/// The tables of the source.
+const SOURCE_TABLES: [&str; 5] = ["notices", "lists", "items", "projects", "members"];
 pub(super) const USERS: [&str; 3] = ["anna", "ben", "carl"];
 pub(super) const TEAMS: [&str; 2] = ["red", "blue"];
 /// Texts that are awkward somewhere.
@@ -121,7 +124,7 @@ fn trouble(random: &Random, client: usize, at: u64, steps: &mut Vec<Step>) {
         16 => match random.below(8) {
             0 => (Action::DropSlot, None),
             1 | 2 => (Action::SwitchConfig, None),
-            _ => (Action::ReadAnew(pick(random, &TABLES)), None),
+            _ => (Action::ReadAnew(pick(random, &SOURCE_TABLES)), None),
         },
         17 => (Action::MarkerAnswersLost(random.below(600)), Some(Action::MarkerAnswersLost(0))),
         18 => {
@@ -167,7 +170,7 @@ fn trouble(random: &Random, client: usize, at: u64, steps: &mut Vec<Step>) {
 }
 
 pub(super) fn change(random: &Random) -> Change {
-    let table = pick(random, &TABLES);
+    let table = pick(random, &SOURCE_TABLES);
     match random.below(20) {
         0..=10 => put(random),
         11..=14 => {
@@ -180,7 +183,7 @@ pub(super) fn change(random: &Random) -> Change {
 }
 
 fn put(random: &Random) -> Change {
-    let table = pick(random, &TABLES);
+    let table = pick(random, &SOURCE_TABLES);
     let mut row = all_columns(random, table);
     row.insert("id".to_owned(), Json::String(id(random, table)));
     // Now and then a column that no stream reads is added.
@@ -226,7 +229,7 @@ pub(super) fn some_columns(random: &Random, table: &str) -> Row {
 
 fn value(random: &Random, column: &str) -> Json {
     match column {
-        "owner_id" => json!(pick(random, &USERS)),
+        "owner_id" | "user_id" => json!(pick(random, &USERS)),
         "team" => json!(pick(random, &TEAMS)),
         "list_id" => json!(id(random, "lists")),
         "shared" => json!(u64::from(random.permille(300))),

@@ -9,7 +9,8 @@ use crate::bucket::BucketPriority;
 use crate::config::StreamSubscription;
 use crate::identity::Identity;
 
-/// Streams of every priority, of everybody, of one user, of a claim and of a parameter; one table in two of them.
+/// Streams of every priority, of everybody, of one user, of a claim and of a parameter, by one lookup and by two in a row;
+/// tables in two of them.
 pub(super) const CONFIG: &str = "
 config: { edition: 3 }
 streams:
@@ -26,10 +27,18 @@ streams:
     query: SELECT id, list_id, text FROM items WHERE list_id = subscription.parameter('list')
   projects:
     auto_subscribe: true
-    query: SELECT id, name, team FROM projects WHERE team = auth.parameter('team')
+    query: >
+      SELECT id, name, team FROM projects
+      WHERE team = auth.parameter('team') OR team IN (SELECT team FROM members WHERE user_id = auth.user_id())
   shared:
     auto_subscribe: true
     query: SELECT id, name, owner_id, shared, body FROM lists WHERE shared = 1
+  team_items:
+    auto_subscribe: true
+    query: >
+      SELECT items.id, items.list_id, items.text FROM items
+      JOIN lists ON lists.id = items.list_id JOIN members ON members.user_id = lists.owner_id
+      WHERE lists.shared = 1 AND members.team = auth.parameter('team')
 ";
 
 /// The same streams with other columns, under other names.
@@ -49,10 +58,18 @@ streams:
     query: SELECT id, list_id, text FROM items WHERE list_id = subscription.parameter('list')
   projects:
     auto_subscribe: true
-    query: SELECT id, name AS title, team FROM projects WHERE team = auth.parameter('team')
+    query: >
+      SELECT id, name AS title, team FROM projects
+      WHERE team = auth.parameter('team') OR team IN (SELECT team FROM members WHERE user_id = auth.user_id())
   shared:
     auto_subscribe: true
     query: SELECT id, name AS title, shared FROM lists WHERE shared = 1
+  team_items:
+    auto_subscribe: true
+    query: >
+      SELECT items.id, items.list_id, items.text FROM items
+      JOIN lists ON lists.id = items.list_id JOIN members ON members.user_id = lists.owner_id
+      WHERE lists.shared = 1 AND members.team = auth.parameter('team')
 ";
 
 /// A row as the other config shows it.
@@ -84,12 +101,13 @@ pub(super) fn rows_of_other(
     rows.map(|(name, (row, priority))| (name.clone(), (other(&name.0, row), priority))).collect()
 }
 
-/// The columns of a table that reach clients, without the id.
+/// The columns of a table that are read, without the id; those of `members` reach no client.
 pub(super) fn columns(table: &str) -> &'static [&'static str] {
     match table {
         "notices" => &["text"],
         "lists" => &["name", "owner_id", "shared", "body"],
         "items" => &["list_id", "text"],
+        "members" => &["user_id", "team"],
         _ => &["name", "team"],
     }
 }
@@ -103,6 +121,20 @@ pub(super) fn rows(
     let mut found = BTreeMap::new();
     let user = Json::String(identity.user_id());
     let team = identity.claims().get("team");
+    let table = |name: &str| content.tables.get(name).into_iter().flat_map(|table| table.rows.values());
+    let is = |row: &Row, column: &str, value: Option<&Json>| {
+        row.get(column).filter(|found| !found.is_null()) == value && value.is_some_and(|value| !value.is_null())
+    };
+    let is_member =
+        |of: &Json| table("members").any(|member| is(member, "user_id", Some(&user)) && is(member, "team", Some(of)));
+    let is_of_team =
+        |user: &Json| table("members").any(|member| is(member, "user_id", Some(user)) && is(member, "team", team));
+    let is_team_list = |list: &Json| {
+        let list = content.tables.get("lists").and_then(|lists| lists.rows.get(list.as_str()?));
+        list.is_some_and(|list| {
+            list.get("shared").is_some_and(|shared| *shared == 1) && list.get("owner_id").is_some_and(is_of_team)
+        })
+    };
     for (table, of) in &content.tables {
         for (id, row) in &of.rows {
             let value = |column: &str| row.get(column).unwrap_or(&Json::Null);
@@ -110,13 +142,14 @@ pub(super) fn rows(
                 "notices" => Some(0),
                 "lists" if *value("owner_id") == user => Some(1),
                 "lists" if *value("shared") == 1 => Some(3),
-                "projects" if team == Some(value("team")) => Some(3),
+                "projects" if team == Some(value("team")) || is_member(value("team")) => Some(3),
                 "items" => {
                     let mut wanted = subscriptions.iter().filter(|one| one.stream == "items");
                     let list =
                         |one: &StreamSubscription| one.parameters.as_ref().and_then(|all| all.get("list").cloned());
                     let wanted = wanted.find(|one| list(one).as_ref() == Some(value("list_id")));
-                    wanted.map(|one| one.override_priority.map_or(2, |priority| priority.0))
+                    let wanted = wanted.map(|one| one.override_priority.map_or(2, |priority| priority.0));
+                    wanted.into_iter().chain(is_team_list(value("list_id")).then_some(3)).min()
                 }
                 _ => None,
             };

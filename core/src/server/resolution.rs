@@ -1,0 +1,160 @@
+//! Which buckets a stream has: its request, resolved at each checkpoint that changes what it depends on.
+//!
+//! Keeps S7: every lookup of a resolution is answered at the checkpoint that it is for, and one whose rows changed is asked
+//! again before anything of that checkpoint is told.
+
+use std::sync::Arc;
+
+use super::event::{ResolvedStreams, Touched};
+use super::fan_out::Interest;
+use super::wanted::WantedBucket;
+use crate::bucket::{BucketId, BucketPriority, DefinitionId, Generation};
+use crate::checkpoint::{Checkpoint, DeployedConfig, LookupKey, LookupRows};
+use crate::config::{
+    ConfigLookup, ConfigRequest, Reason, RequestResolver, ResolveStep, ResolvedRequest, StreamSubscription,
+    SubscriptionRef, SyncConfig,
+};
+use crate::error::{Error, Result};
+use crate::identity::Identity;
+use crate::protocol::{StreamDescription, StreamError, SubscriptionReason, SyncRequest};
+use crate::write_checkpoint::ClientKey;
+
+/// The request of a stream, with the numbers that the store gave to what its config names.
+#[derive(Debug)]
+pub(super) struct StreamResolver {
+    resolver: RequestResolver,
+    deployed: Arc<DeployedConfig>,
+    /// How many of the deployed forms are definitions; those of lookup indexes follow.
+    definitions: usize,
+    generation: Generation,
+    /// What was asked, until it is answered.
+    asked: Vec<ConfigLookup>,
+}
+
+/// What a resolution needs, or comes to.
+#[derive(Debug)]
+pub(super) enum Resolved {
+    /// The rows of these keys, at the checkpoint that it is for.
+    Asks(Vec<LookupKey>),
+    Done {
+        streams: Arc<ResolvedStreams>,
+        interest: Interest,
+    },
+}
+
+impl StreamResolver {
+    pub(super) fn new(
+        config: &SyncConfig,
+        deployed: Arc<DeployedConfig>,
+        generation: Generation,
+        identity: &Identity,
+        request: SyncRequest,
+        limit: usize,
+    ) -> Self {
+        let SyncRequest { parameters, streams, .. } = request;
+        let include_defaults = streams.as_ref().is_none_or(|streams| streams.include_defaults);
+        let subscriptions = streams.map(|streams| streams.subscriptions).unwrap_or_default();
+        let subscriptions: Vec<_> = subscriptions
+            .into_iter()
+            .map(|requested| StreamSubscription {
+                stream: requested.stream,
+                parameters: requested.parameters,
+                override_priority: requested.override_priority.map(BucketPriority),
+            })
+            .collect();
+        let request =
+            ConfigRequest { identity, parameters: &parameters, include_defaults, subscriptions: &subscriptions };
+        let resolver = config.resolver(&request, limit);
+        Self { resolver, deployed, definitions: config.definitions().len(), generation, asked: Vec::new() }
+    }
+
+    /// Whether its buckets can ever change.
+    pub(super) fn is_dynamic(&self) -> bool {
+        self.resolver.is_dynamic()
+    }
+
+    /// Whether a checkpoint is of the same store and config.
+    pub(super) fn is_of(&self, checkpoint: &Checkpoint) -> bool {
+        let same_config = Arc::ptr_eq(&self.deployed, &checkpoint.config) || *self.deployed == *checkpoint.config;
+        self.generation == checkpoint.generation && same_config
+    }
+
+    /// Takes note of what changed; whether its buckets may be others now.
+    pub(super) fn note(&mut self, touched: &Touched) -> bool {
+        self.asked.clear();
+        let Self { resolver, deployed, definitions, .. } = self;
+        resolver.begin();
+        match touched {
+            Touched::Unknown => resolver.invalidate(|_| true),
+            Touched::These { lookups, .. } if lookups.is_empty() => false,
+            Touched::These { lookups, .. } => resolver.invalidate(|lookup| {
+                let index = deployed.definitions.get(*definitions + lookup.index).map(|index| index.id);
+                index.is_some_and(|index| lookups.contains(&LookupKey { index, values: lookup.values.clone() }))
+            }),
+        }
+    }
+
+    /// What is needed next, or what it comes to.
+    pub(super) fn step(&mut self, client: &ClientKey) -> Result<Resolved> {
+        match self.resolver.poll()? {
+            ResolveStep::Lookups(wanted) => {
+                let keys = wanted.iter().map(|lookup| self.key(lookup)).collect::<Result<_>>()?;
+                self.asked = wanted;
+                Ok(Resolved::Asks(keys))
+            }
+            ResolveStep::Done(resolved) => {
+                let lookups = self.resolver.lookups().map(|lookup| self.key(lookup)).collect::<Result<Vec<_>>>()?;
+                let streams = self.streams(resolved)?;
+                let buckets = streams.buckets.iter().map(|bucket| bucket.id.clone()).collect();
+                let interest = Interest { buckets, lookups, client: client.clone() };
+                Ok(Resolved::Done { streams: Arc::new(streams), interest })
+            }
+        }
+    }
+
+    /// The rows of the keys that were asked for.
+    pub(super) fn answer(&mut self, answers: Vec<LookupRows>) -> Result<()> {
+        self.resolver.answer(std::mem::take(&mut self.asked), answers)
+    }
+
+    fn key(&self, lookup: &ConfigLookup) -> Result<LookupKey> {
+        let index = self.deployed_id(self.definitions + lookup.index)?;
+        Ok(LookupKey { index, values: lookup.values.clone() })
+    }
+
+    fn deployed_id(&self, place: usize) -> Result<DefinitionId> {
+        let definition = self.deployed.definitions.get(place).map(|definition| definition.id);
+        definition.ok_or_else(|| Error::internal("the deployed config has fewer definitions than its text"))
+    }
+
+    fn streams(&self, resolved: ResolvedRequest) -> Result<ResolvedStreams> {
+        let number = |index: usize| u32::try_from(index).unwrap_or(u32::MAX);
+        let reason = |reason: &Reason| match *reason {
+            Reason::Default(index) => SubscriptionReason::Default(number(index)),
+            Reason::Subscription(index) => SubscriptionReason::Subscription(number(index)),
+        };
+        let mut buckets = Vec::with_capacity(resolved.buckets.len());
+        for bucket in resolved.buckets {
+            let id = BucketId { definition: self.deployed_id(bucket.definition)?, parameters: bucket.parameters };
+            let name = id.wire_name(self.generation);
+            let reasons = bucket.reasons.iter().map(reason).collect();
+            buckets.push(WantedBucket { id, name, priority: bucket.priority, reasons });
+        }
+        let streams = resolved.streams.into_iter().map(|stream| StreamDescription {
+            name: stream.name.to_string(),
+            is_default: stream.is_default,
+            errors: stream
+                .errors
+                .into_iter()
+                .map(|(subscription, message)| StreamError {
+                    subscription: match subscription {
+                        SubscriptionRef::Default => None,
+                        SubscriptionRef::Explicit(index) => u32::try_from(index).ok(),
+                    },
+                    message,
+                })
+                .collect(),
+        });
+        Ok(ResolvedStreams { buckets, streams: streams.collect() })
+    }
+}
