@@ -78,8 +78,9 @@ pub use clock::{Clock, SystemClock};
 pub use compaction::{Compactor, LeadingRun, Revised};
 pub use config::{
     ConfigLookup, ConfigRequest, Definition, Diagnostic, DiagnosticLevel, Diagnostics, EvaluatedLookup, EvaluatedRow,
-    Evaluation, EvaluationError, Reason, RequestResolver, ResolveStep, ResolvedBucket, ResolvedRequest, ResolvedStream,
-    StreamSubscription, SubscriptionRef, SyncConfig, TableEvaluator,
+    Evaluation, EvaluationError, ExplainedBranch, Explanation, Reason, RequestOutcome, RequestResolver, ResolveStep,
+    ResolvedBucket, ResolvedRequest, ResolvedStream, RowOutcome, StreamSubscription, SubscriptionRef, SyncConfig,
+    TableEvaluator,
 };
 pub use conflict::{Conflict, ConflictResolver, LastWriteWins, RejectIfChanged, Resolution};
 pub use connector::{Connector, Credentials};

@@ -157,6 +157,11 @@ impl PartialEq for TablePattern {
 impl Eq for TablePattern {}
 
 impl TablePattern {
+    /// Whether it may name more than one table, or none.
+    pub fn is_wildcard(&self) -> bool {
+        self.prefix || self.schema.as_deref().is_some_and(|schema| schema.ends_with('%'))
+    }
+
     /// Whether it names this table. `default_schema` stands for a missing one.
     pub fn matches(&self, default_schema: &str, schema: &str, name: &str) -> bool {
         let own = self.schema.as_deref().unwrap_or(default_schema);

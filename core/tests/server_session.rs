@@ -101,7 +101,11 @@ impl Conversation {
                 ServerCommand::Send(line) => lines.push(match line {
                     ServerLine::Checkpoint(line) => format!("checkpoint {} of {}", line.last_op_id, line.buckets.len()),
                     ServerLine::CheckpointDiff(line) => {
-                        format!("diff {} wc {:?}", line.last_op_id, line.write_checkpoint.map(|number| number.0))
+                        let number = line.write_checkpoint.map(|number| number.0);
+                        match (line.updated_buckets.as_slice(), line.removed_buckets.as_slice()) {
+                            (_, []) => format!("diff {} wc {number:?}", line.last_op_id),
+                            (new, gone) => format!("diff {} +{} -{}", line.last_op_id, new.len(), gone.join(",")),
+                        }
                     }
                     ServerLine::Data { after, next_after, has_more, .. } => {
                         format!("data {after}..{next_after} more {has_more}")
@@ -119,6 +123,14 @@ impl Conversation {
             }
         }
         lines
+    }
+
+    /// One line, and then a request for operations.
+    fn lines_until_read(&mut self) -> Vec<String> {
+        let Some(ServerCommand::Send(ServerLine::CheckpointDiff(line))) = self.0.poll() else {
+            panic!("expected a diff")
+        };
+        vec![format!("diff {} wc {:?}", line.last_op_id, line.write_checkpoint.map(|number| number.0))]
     }
 
     /// The lines before the next request.
@@ -194,6 +206,86 @@ fn a_long_download_is_interrupted_by_a_newer_checkpoint_and_nothing_is_sent_twic
     assert_eq!(session.sent(1), ["CheckpointDiff"], "no completion of the old checkpoint");
     session.read(vec![answer(2_001..=3_000, 6_000, false)]);
     assert_eq!(session.lines(), ["data 2000..3000 more false", "complete 6000"]);
+}
+
+/// The buckets with these numbers.
+fn these(numbers: &[u32], priority: u8) -> Option<Arc<ResolvedStreams>> {
+    let wanted = |number: &u32| {
+        let id = bucket(*number);
+        let (name, priority) = (id.wire_name(Generation(1)), BucketPriority(priority));
+        WantedBucket { name, id, priority, reasons: Vec::new() }
+    };
+    Some(Arc::new(ResolvedStreams { buckets: numbers.iter().map(wanted).collect(), streams: Vec::new() }))
+}
+
+/// A conversation in which the client has the buckets 0 and 1 with two operations each.
+fn caught_up() -> Conversation {
+    let mut session = Conversation::begin(&[3, 3]);
+    session.describe(&[2, 2], None);
+    session.sent(1);
+    session.read(vec![answer(1..=2, 10, false), answer(3..=4, 10, false)]);
+    session.lines();
+    session
+}
+
+#[test]
+fn buckets_come_and_go_with_the_checkpoint_that_changes_the_request() {
+    let mut session = caught_up();
+    session.checkpoint(20, touched(&[]), these(&[1, 2], 3));
+    // Only the new one is looked at: nothing has happened to the other.
+    session.describe(&[1], None);
+    let gone = bucket(0).wire_name(Generation(1));
+    let Some(ServerCommand::Send(ServerLine::CheckpointDiff(line))) = session.0.poll() else {
+        panic!("expected a diff")
+    };
+    assert_eq!(line.removed_buckets, [gone]);
+    assert_eq!(line.updated_buckets.iter().map(|bucket| bucket.count).collect::<Vec<_>>(), [Some(1)]);
+    session.read(vec![answer(15..=15, 20, false)]);
+    assert_eq!(session.lines(), ["data 0..15 more false", "complete 20"]);
+    // It is gone: when it comes back the client has nothing of it.
+    session.checkpoint(30, touched(&[]), these(&[0, 1, 2], 3));
+    session.describe(&[2], None);
+    assert_eq!(session.sent(1), ["CheckpointDiff"]);
+    session.read(vec![answer(1..=2, 30, false)]);
+    assert_eq!(session.lines(), ["data 0..2 more false", "complete 30"]);
+}
+
+#[test]
+fn a_request_that_loses_a_bucket_and_gains_none_is_told_so() {
+    let mut session = caught_up();
+    session.checkpoint(20, touched(&[]), these(&[0], 3));
+    session.describe(&[], None);
+    assert_eq!(session.lines(), [&format!("diff 20 +0 -{}", bucket(1).wire_name(Generation(1))), "complete 20"]);
+}
+
+#[test]
+fn a_bucket_that_comes_back_before_the_client_was_told_is_looked_at_and_sent_from_where_it_stood() {
+    let mut session = caught_up();
+    // Gone at 20, which nobody is told of, because something else is being sent.
+    session.checkpoint(15, touched(&[0]), None);
+    session.describe(&[3], None);
+    session.sent(1);
+    session.checkpoint(20, touched(&[]), these(&[0], 3));
+    session.checkpoint(30, touched(&[]), these(&[0, 1], 3));
+    session.read(vec![answer(12..=12, 15, false)]);
+    // Changed meanwhile, when it concerned nobody.
+    session.sent(1);
+    session.describe(&[3], None);
+    assert_eq!(session.lines_until_read(), ["diff 30 wc None"]);
+    session.read(vec![answer(25..=25, 30, false)]);
+    assert_eq!(session.lines(), ["data 10..25 more false", "complete 30"]);
+}
+
+#[test]
+fn another_priority_is_told_without_sending_anything_again() {
+    let mut session = caught_up();
+    session.checkpoint(20, touched(&[]), these(&[0, 1], 1));
+    session.describe(&[2, 2], None);
+    let Some(ServerCommand::Send(ServerLine::CheckpointDiff(line))) = session.0.poll() else {
+        panic!("expected a diff")
+    };
+    assert!(line.updated_buckets.iter().all(|bucket| bucket.priority == BucketPriority(1)), "{line:?}");
+    assert_eq!(line.updated_buckets.len(), 2);
 }
 
 #[test]

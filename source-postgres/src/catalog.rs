@@ -269,11 +269,15 @@ async fn load_relations(
     if schemas.is_empty() {
         return Ok((Vec::new(), Vec::new()));
     }
-    let schemas = schemas.into_iter().map(escape_literal).collect::<Vec<_>>().join(",");
+    let schemas = schemas.into_iter().map(|schema| match schema.strip_suffix('%') {
+        Some(prefix) => format!("starts_with(n.nspname::text, {})", escape_literal(prefix)),
+        None => format!("n.nspname = {}", escape_literal(schema)),
+    });
+    let schemas = schemas.collect::<Vec<_>>().join(" OR ");
     let sql = format!(
         "SELECT {RELATION}, CASE WHEN c.relispartition THEN pg_partition_root(c.oid)::oid ELSE c.oid END AS root \
          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
-         WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname IN ({schemas}) \
+         WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND ({schemas}) \
              AND has_table_privilege(c.oid, 'SELECT') IS NOT NULL ORDER BY n.nspname, c.relname"
     );
     // Functions look past the snapshot: of a table that has just been dropped they know neither rights nor root.

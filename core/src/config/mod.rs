@@ -12,6 +12,7 @@ mod deployment;
 mod diagnostic;
 mod document;
 mod evaluate;
+mod explain;
 mod expression;
 mod functions;
 mod json_tree;
@@ -39,6 +40,7 @@ mod scalar;
 mod scope;
 mod span;
 mod sql;
+mod sql_text;
 mod stages;
 mod table_evaluator;
 mod wish;
@@ -50,6 +52,7 @@ use bytestring::ByteString;
 
 pub use definition::Definition;
 pub use diagnostic::{Diagnostic, DiagnosticLevel, Diagnostics};
+pub use explain::{ExplainedBranch, Explanation, RequestOutcome, RowOutcome};
 pub use querying::ConfigLookup;
 pub use request::{
     ConfigRequest, Reason, ResolvedBucket, ResolvedRequest, ResolvedStream, StreamSubscription, SubscriptionRef,

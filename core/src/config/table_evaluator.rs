@@ -325,7 +325,7 @@ pub(super) fn pattern(rows: &RowMatch) -> TablePattern {
 }
 
 /// Values as a compact JSON array, as they stand in parameters of buckets and keys of lookups.
-fn write_array(scratch: &mut Vec<u8>, values: &[Cow<'_, Value>]) {
+pub(super) fn write_array(scratch: &mut Vec<u8>, values: &[Cow<'_, Value>]) {
     scratch.clear();
     scratch.push(b'[');
     for (index, value) in values.iter().enumerate() {

@@ -56,6 +56,11 @@ impl Touched {
     /// takes nothing stays small.
     pub const LIMIT: usize = 1_000;
 
+    /// New operations of these buckets, and nothing else.
+    pub fn buckets(buckets: BTreeSet<BucketId>) -> Self {
+        Self::These { buckets, lookups: BTreeSet::new(), write_checkpoint: false }
+    }
+
     /// Both changes as one.
     pub fn merge(&mut self, other: Self) {
         match (&mut *self, other) {

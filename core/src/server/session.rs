@@ -236,8 +236,9 @@ impl ServerSession {
                 Some(waiting) => {
                     waiting.checkpoint = update.checkpoint;
                     waiting.touched.merge(update.touched);
-                    if update.resolved.is_some() {
-                        waiting.resolved = update.resolved;
+                    if let Some(resolved) = update.resolved {
+                        waiting.touched.merge(Touched::buckets(new_buckets(waiting.resolved.as_deref(), &resolved)));
+                        waiting.resolved = Some(resolved);
                     }
                 }
             },
@@ -457,6 +458,13 @@ impl ServerSession {
         }
         self.go_on()
     }
+}
+
+/// The buckets that a resolution has and the one before it had not: what happened to them meanwhile was not heard of.
+fn new_buckets(before: Option<&ResolvedStreams>, now: &ResolvedStreams) -> BTreeSet<BucketId> {
+    let Some(before) = before else { return BTreeSet::new() };
+    let known: BTreeSet<&BucketId> = before.buckets.iter().map(|bucket| &bucket.id).collect();
+    now.buckets.iter().map(|bucket| &bucket.id).filter(|id| !known.contains(id)).cloned().collect()
 }
 
 /// The operations of an answer as lines of at most `limit` operations.

@@ -48,7 +48,7 @@ pub(crate) fn check_tables(catalog: &mut Catalog, wanted: Wanted<'_>, findings: 
         let is_known = known.is_some_and(|state| state.tables.iter().any(|record| record.oid == table.record.oid));
         let defects = defects(table, via_root, &alter, wanted);
         let named = selection.patterns.iter().any(|pattern| {
-            !pattern.prefix && pattern.matches(DEFAULT_SCHEMA, &table.record.schema, &table.record.name)
+            !pattern.is_wildcard() && pattern.matches(DEFAULT_SCHEMA, &table.record.schema, &table.record.name)
         });
         if defects.is_empty() {
             return true;
@@ -76,7 +76,7 @@ fn check_pattern(pattern: &TablePattern, catalog: &Catalog, occasion: Occasion, 
     let label = format!("{schema}.{}{}", pattern.name, if pattern.prefix { "%" } else { "" });
     if tables.is_empty() {
         match occasion {
-            Occasion::First if !pattern.prefix => {
+            Occasion::First if !pattern.is_wildcard() => {
                 let names = catalog.names.iter().filter(|(of, _)| of == schema).map(|(_, name)| name.as_str());
                 let near = nearest_name(&pattern.name, &names.collect::<Vec<_>>());
                 problems.push(format!(
