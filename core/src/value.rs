@@ -37,7 +37,7 @@ impl Value {
     }
 
     /// What a source in memory makes of a JSON value: nested ones become their text.
-    pub(crate) fn from_json(json: &Json) -> Self {
+    pub fn from_json(json: &Json) -> Self {
         match json {
             Json::Null => Self::Null,
             Json::Bool(truth) => Self::Integer(i64::from(*truth)),

@@ -16,10 +16,13 @@ pub(crate) enum Name {
     LatencyP50,
     LatencyP99,
     Fanout1000,
+    Evaluate,
+    Resolve,
+    BucketBytes,
 }
 
 impl Name {
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::WalReceive,
         Self::ReplicateTxn1,
         Self::ReplicateTxn100,
@@ -31,6 +34,9 @@ impl Name {
         Self::LatencyP50,
         Self::LatencyP99,
         Self::Fanout1000,
+        Self::Evaluate,
+        Self::Resolve,
+        Self::BucketBytes,
     ];
 
     pub(crate) fn text(self) -> &'static str {
@@ -46,13 +52,16 @@ impl Name {
             Self::LatencyP50 => "latency_p50",
             Self::LatencyP99 => "latency_p99",
             Self::Fanout1000 => "fanout_1000",
+            Self::Evaluate => "evaluate",
+            Self::Resolve => "resolve",
+            Self::BucketBytes => "bucket_bytes",
         }
     }
 
     /// What the official service did; `None` where the other side is measured here.
     fn official(self) -> Option<f64> {
         Some(match self {
-            Self::WalReceive => return None,
+            Self::WalReceive | Self::Evaluate | Self::Resolve | Self::BucketBytes => return None,
             Self::ReplicateTxn1 => 4_100.0,
             Self::ReplicateTxn100 => 5_400.0,
             Self::ReplicateTxn10000 => 4_900.0,
@@ -70,6 +79,8 @@ impl Name {
         match self {
             Self::ServeNdjson | Self::ServeBson => "operations/s",
             Self::LatencyP50 | Self::LatencyP99 | Self::Fanout1000 => "ms",
+            Self::Resolve => "requests/s",
+            Self::BucketBytes => "bytes",
             _ => "rows/s",
         }
     }
@@ -96,7 +107,7 @@ impl Figure {
     /// Against something that was measured in the same run.
     pub(crate) fn against(name: Name, ours: f64, against: f64, note: impl Into<String>) -> Self {
         let unit = name.unit();
-        let ratio = if unit == "ms" { against / ours } else { ours / against };
+        let ratio = if matches!(unit, "ms" | "bytes") { against / ours } else { ours / against };
         Self { name: name.text(), ours, against, unit, ratio, note: note.into() }
     }
 

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 /// Every figure that there is.
-const NAMES: [&str; 11] = [
+const NAMES: [&str; 14] = [
     "wal_receive",
     "replicate_txn_1",
     "replicate_txn_100",
@@ -16,6 +16,9 @@ const NAMES: [&str; 11] = [
     "latency_p50",
     "latency_p99",
     "fanout_1000",
+    "evaluate",
+    "resolve",
+    "bucket_bytes",
 ];
 const TEXTS: [&str; 3] = ["name", "unit", "note"];
 const NUMBERS: [&str; 3] = ["ours", "against", "ratio"];

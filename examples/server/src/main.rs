@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! syncline-server --config syncline.toml check   # says what is wrong: settings, sync config, database, store, address
+//! syncline-server --config syncline.toml explain --user anna rows.json   # says which rows a user gets, and why
 //! syncline-server --config syncline.toml         # runs
 //! ```
 //!
@@ -19,6 +20,7 @@
 //! `syncline.toml` and `sync.yaml` beside this program's sources show all settings.
 
 mod check;
+mod explain;
 mod limits;
 mod replication;
 mod serve;
@@ -44,12 +46,14 @@ struct Arguments {
     command: Option<Command>,
 }
 
-#[derive(Debug, Clone, Copy, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 enum Command {
     /// Runs the server; this is the default.
     Run,
     /// Says what is wrong with the settings, the sync config, the database, the store and the address, and changes nothing.
     Check,
+    /// Says for each row of a file whether the sync config gives it to a user, and why; needs neither database nor store.
+    Explain(explain::Question),
 }
 
 #[tokio::main]
@@ -59,6 +63,7 @@ async fn main() -> ExitCode {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let done = match (arguments.command.unwrap_or(Command::Run), Settings::read(&arguments.config)) {
         (_, Err(error)) => Err(error),
+        (Command::Explain(question), Ok(settings)) => explain::explain(&settings, &question),
         (Command::Check, Ok(settings)) => check::check(&settings).await,
         (Command::Run, Ok(settings)) => serve::run(&settings).await,
     };

@@ -319,3 +319,35 @@ async fn streams_stay_open_while_a_right_is_missing() {
         text.push_str(std::str::from_utf8(&piece.unwrap_or_else(|| panic!("it was cut: {text}"))).unwrap());
     }
 }
+
+#[test]
+fn explain_says_what_decides_for_each_row() {
+    let folder = tempfile::tempdir().unwrap();
+    write_settings(folder.path(), "");
+    let config = "
+config: { edition: 3 }
+streams:
+  lists: { auto_subscribe: true, query: SELECT * FROM lists WHERE team IN (SELECT team FROM members WHERE user_id = auth.user_id()) }
+";
+    fs::write(folder.path().join("sync.yaml"), config).unwrap();
+    let rows = json!({
+        "lists": [{ "id": "l1", "team": "red" }, { "id": "l2", "team": "blue" }],
+        "members": [{ "id": "m1", "user_id": "anna", "team": "red" }],
+    });
+    fs::write(folder.path().join("rows.json"), rows.to_string()).unwrap();
+    let explain = |user: &str| {
+        let rows = folder.path().join("rows.json");
+        let output = program(folder.path(), None).args(["explain", "--user", user]).arg(rows).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let anna = explain("anna");
+    assert!(anna.contains("lists \"l1\": the row is sent"), "{anna}");
+    assert!(anna.contains("lists \"l2\": the row is not sent"), "{anna}");
+    assert!(
+        anna.contains("the row is in bucket [\"blue\"]") && anna.contains("the request has bucket [\"red\"]"),
+        "{anna}"
+    );
+    let ben = explain("ben");
+    assert!(ben.contains("the request has no bucket: lookup 0 finds nothing for [\"ben\"]"), "{ben}");
+}
