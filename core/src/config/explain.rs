@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytestring::ByteString;
 
-use super::evaluate::{evaluate, is_true};
+use super::evaluate::{evaluate, has_equals, is_true};
 use super::normal_form::Side;
 use super::plan::{KeyValue, Querier, RowEvaluator, Stage, Stream};
 use super::querying::{Answers, ConfigLookup, Querying, Stop};
@@ -236,7 +236,7 @@ fn one_row_outcome(evaluator: &RowEvaluator, table: &SourceTable, values: &[Valu
             let is_empty = |key: &&Side<expression::RowInput>| {
                 let bound = binder.bind(key.expression());
                 let value = evaluate(&bound, &|bound| read(values, &[], *bound));
-                value.is_ok_and(|value| matches!(*value, Value::Null | Value::Blob(_)))
+                value.is_ok_and(|value| !has_equals(&value))
             };
             let keys = evaluator.rows.keys.iter().filter(|key| !of_elements(key.expression()));
             match keys.clone().find(is_empty).or_else(|| evaluator.rows.keys.first()) {

@@ -404,6 +404,26 @@ mod tests {
     }
 
     #[test]
+    fn two_elements_of_one_list_of_a_joined_table_may_meet_two_columns() {
+        let config = config(
+            "  s: { auto_subscribe: true, query: SELECT t.* FROM t JOIN g ON t.a IN g.list AND t.b IN g.list WHERE g.u = auth.user_id() }",
+        );
+        let mut out = Evaluation::new();
+        config
+            .bind(&table("g", &["id", "u", "list"]))
+            .evaluate(&["g".into(), "anna".into(), r#"["x","y"]"#.into()], &mut out);
+        config.bind(&table("t", &["id", "a", "b"])).evaluate(&["t".into(), "x".into(), "y".into()], &mut out);
+        let request = ConfigRequest {
+            identity: &Identity::new("anna"),
+            parameters: &serde_json::Map::new(),
+            include_defaults: true,
+            subscriptions: &[],
+        };
+        let resolved = config.resolve_with(&request, |_| LookupRows { rows: out.lookups[0].outputs.clone() });
+        assert!(resolved.buckets.iter().any(|bucket| bucket.parameters == out.rows[0].parameters), "{resolved:?}");
+    }
+
+    #[test]
     fn a_path_into_the_request_is_read_like_one_into_json() {
         let anna = Identity::new("anna").claim("list", json!(["x", "yz"]));
         let row = |a: &str| ["1".into(), a.into(), Value::Null];

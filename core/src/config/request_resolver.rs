@@ -1,7 +1,7 @@
 //! The resolution of a request: which lookups it needs, and which buckets it comes to.
 
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytestring::ByteString;
@@ -102,7 +102,7 @@ impl RequestResolver {
             if stream.auto_subscribe && request.include_defaults {
                 wishes.push(wish(true, Vec::new()));
             }
-            let mut places: HashMap<String, usize> = HashMap::new();
+            let mut places: BTreeMap<String, usize> = BTreeMap::new();
             let explicit = request.subscriptions.iter().enumerate();
             for (number, subscription) in explicit.filter(|(_, wish)| wish.stream == *stream.name) {
                 match places.entry(parameters_text(subscription)) {
@@ -226,13 +226,13 @@ struct Assembly<'a> {
     plan: &'a Plan,
     budget: &'a Budget,
     buckets: Vec<ResolvedBucket>,
-    places: HashMap<(usize, ByteString), usize>,
+    places: BTreeMap<(usize, ByteString), usize>,
     reasons: usize,
 }
 
 impl<'a> Assembly<'a> {
     fn new(plan: &'a Plan, budget: &'a Budget) -> Self {
-        Self { plan, budget, buckets: Vec::new(), places: HashMap::new(), reasons: 0 }
+        Self { plan, budget, buckets: Vec::new(), places: BTreeMap::new(), reasons: 0 }
     }
 
     fn assemble(mut self, resolver: &RequestResolver) -> Result<ResolvedRequest> {

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::evaluate::{Failure, evaluate, is_true};
+use super::evaluate::{Failure, evaluate, has_equals, is_true};
 use super::expression::{EachPart, Expression, RowInput, TablePart};
 use super::json_tree;
 use super::normal_form::Side;
@@ -97,7 +97,7 @@ impl RowMatcher {
     }
 
     /// Calls `found` with the values of keys and outputs, once for each combination of list elements that fits. A key or
-    /// output that is NULL or a blob matches nothing.
+    /// output that equals nothing matches nothing.
     pub(super) fn matches(
         &self,
         values: &[Value],
@@ -145,13 +145,12 @@ impl RowMatcher {
         budget: &mut usize,
         found: &mut impl FnMut(&[Cow<'_, Value>], &[Cow<'_, Value>]) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        let nothing = |value: &Value| matches!(value, Value::Null | Value::Blob(_));
         if !self.sides.iter().any(|side| matches!(side, Side::Elements(_))) {
             spend(budget)?;
             // Most rows have one key.
             if let [only] = self.sides.as_slice() {
                 let value = evaluate(only.expression(), &|bound| read(values, elements, *bound))?;
-                if nothing(&value) {
+                if !has_equals(&value) {
                     return Ok(());
                 }
                 let one = [value];
@@ -160,7 +159,7 @@ impl RowMatcher {
             let mut all = Vec::with_capacity(self.sides.len());
             for side in &self.sides {
                 let value = evaluate(side.expression(), &|bound| read(values, elements, *bound))?;
-                if nothing(&value) {
+                if !has_equals(&value) {
                     return Ok(());
                 }
                 all.push(value);
@@ -174,7 +173,7 @@ impl RowMatcher {
                 Side::Value(_) => vec![value],
                 Side::Elements(_) => json_tree::each(&value)?.into_iter().map(Cow::Owned).collect(),
             };
-            set.retain(|value| !nothing(value));
+            set.retain(|value| has_equals(value));
             if set.is_empty() {
                 return Ok(());
             }

@@ -9,7 +9,7 @@ use super::diagnostic::Report;
 use super::evaluate;
 use super::expression::{ConditionInput, EachPart, Expression, RequestInput, RowInput, SourceId};
 use super::normal_form::{Branch, MatchSide, Side};
-use super::plan::{KeyValue, LookupIndex, RowMatch, Stage, Wanted, side_form};
+use super::plan::{KeyValue, LookupIndex, RowMatch, Stage, Wanted, side_form, values_form};
 use super::resolve::{Owner, QuerySource};
 use super::scope::Condition;
 use crate::value::Value;
@@ -147,12 +147,19 @@ impl<'a> Stages<'a> {
                 filters.insert(filter.form(), filter);
             }
         }
-        let mut keys: BTreeMap<String, (Side<RowInput>, BTreeMap<String, KeyValue>)> = BTreeMap::new();
+        let mut keys: BTreeMap<(String, String), (Side<RowInput>, BTreeMap<String, KeyValue>)> = BTreeMap::new();
         for (own, other) in self.matches_of(Owner::Table(source)) {
             let Some(value) = self.value(other)? else { continue };
             let row = own.value.with(row_side(own.value.expression(), &functions)?);
-            let (_, values) = keys.entry(side_form(&row)).or_insert_with(|| (row, BTreeMap::new()));
-            values.insert(super::plan::values_form(std::slice::from_ref(&value)), value);
+            let value_form = values_form(std::slice::from_ref(&value));
+            let apart = match &row {
+                // All that one value equals is the same, and becomes one key.
+                Side::Value(_) => String::new(),
+                // Two conditions may be met by two elements of one list.
+                Side::Elements(_) => value_form.clone(),
+            };
+            let (_, values) = keys.entry((side_form(&row), apart)).or_insert_with(|| (row, BTreeMap::new()));
+            values.insert(value_form, value);
         }
         let keys = keys.into_values().map(|(row, values)| Key { row, values: values.into_values().collect() });
         let filters = filters.into_values().collect();
@@ -324,8 +331,13 @@ impl Draft {
     }
 }
 
+/// The place of an output. Two conditions may be met by two elements of one list, so that each has an output of its own.
 fn place<I>(forms: &mut Vec<String>, outputs: &mut Vec<Side<I>>, form: String, output: Side<I>) -> usize {
-    forms.iter().position(|known| *known == form).unwrap_or_else(|| {
+    let known = match &output {
+        Side::Value(_) => forms.iter().position(|known| *known == form),
+        Side::Elements(_) => None,
+    };
+    known.unwrap_or_else(|| {
         forms.push(form);
         outputs.push(output);
         outputs.len() - 1
@@ -334,7 +346,11 @@ fn place<I>(forms: &mut Vec<String>, outputs: &mut Vec<Side<I>>, form: String, o
 
 /// For each output its number in the order of forms.
 fn order_of(forms: &[String]) -> Vec<usize> {
-    forms.iter().map(|form| forms.iter().filter(|other| *other < form).count()).collect()
+    let before = |(place, form): (usize, &String)| {
+        let others = forms.iter().enumerate();
+        others.filter(|(other_place, other)| (*other, *other_place) < (form, place)).count()
+    };
+    forms.iter().enumerate().map(before).collect()
 }
 
 fn arranged<T>(items: Vec<T>, order: &[usize]) -> Vec<T> {

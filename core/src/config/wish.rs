@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use bytestring::ByteString;
 use serde_json::{Map, Value as Json};
 
-use super::evaluate::{Failure, evaluate, is_true};
+use super::evaluate::{Failure, evaluate, has_equals, is_true};
 use super::expression::{EachPart, Expression, RequestInput, RequestSource};
 use super::json_tree::{self, JsonTree, Numbers};
 use super::normal_form::Side;
@@ -36,7 +36,7 @@ impl Wish<'_> {
         Ok(true)
     }
 
-    /// The distinct values of a side, each as JSON. NULL and blobs match nothing.
+    /// The distinct values of a side, each as JSON. What equals nothing matches nothing.
     pub(super) fn values(&self, side: &Side<RequestInput>) -> Result<Vec<ByteString>, Failure> {
         let value = evaluate(side.expression(), &|input| Cow::Owned(self.input(input)))?;
         let values = match side {
@@ -97,7 +97,7 @@ impl Wish<'_> {
     fn texts(&self, values: &[Value]) -> Result<Vec<ByteString>, Failure> {
         let mut written: Vec<ByteString> = Vec::with_capacity(values.len());
         let mut seen = BTreeSet::new();
-        for value in values.iter().filter(|value| !matches!(value, Value::Null | Value::Blob(_))) {
+        for value in values.iter().filter(|value| has_equals(value)) {
             let mut out = Vec::new();
             json::write_parameter(&mut out, value);
             let text =
@@ -135,10 +135,17 @@ impl Wish<'_> {
             return JsonTree::Object(entries(source)).value(Numbers::Doubles);
         };
         let mut found = source.get(&**first);
-        for key in rest {
+        let mut rest = rest.iter();
+        while let Some(key) = rest.next() {
             found = match found {
                 Some(Json::Object(map)) => map.get(&**key),
-                Some(Json::Array(items)) => key.parse::<usize>().ok().and_then(|index| items.get(index)),
+                Some(Json::Array(items)) => json_tree::index(key).and_then(|index| items.get(index)),
+                // Units of a text, as `->>` has them.
+                Some(Json::String(text)) => {
+                    let text = JsonTree::Text(text.clone());
+                    let unit = std::iter::once(key).chain(rest).try_fold(text, |text, key| text.step(key));
+                    return unit.map_or(Value::Null, |unit| unit.value(Numbers::Doubles));
+                }
                 _ => None,
             };
         }

@@ -77,7 +77,7 @@ impl NaiveConfig {
     pub fn parse(text: &str) -> std::result::Result<Self, Diagnostics> {
         let mut report = Report::default();
         let root = document::read(text, &mut report);
-        let Outline { streams } = outline::read(root.as_ref(), &mut report);
+        let Outline { streams, .. } = outline::read(root.as_ref(), &mut report);
         let mut naive = Self { streams: Vec::new() };
         for stream in &streams {
             let mut queries = Vec::new();
