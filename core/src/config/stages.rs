@@ -21,6 +21,9 @@ pub(super) struct Key {
     pub(super) values: Vec<KeyValue>,
 }
 
+/// What a key is matched with, by form.
+type Values = BTreeMap<String, KeyValue>;
+
 /// Takes a branch of a query apart.
 #[derive(Debug)]
 pub(super) struct Stages<'a> {
@@ -147,7 +150,7 @@ impl<'a> Stages<'a> {
                 filters.insert(filter.form(), filter);
             }
         }
-        let mut keys: BTreeMap<(String, String), (Side<RowInput>, BTreeMap<String, KeyValue>)> = BTreeMap::new();
+        let mut keys: BTreeMap<(String, String), (Side<RowInput>, Values)> = BTreeMap::new();
         for (own, other) in self.matches_of(Owner::Table(source)) {
             let Some(value) = self.value(other)? else { continue };
             let row = own.value.with(row_side(own.value.expression(), &functions)?);
@@ -158,7 +161,7 @@ impl<'a> Stages<'a> {
                 // Two conditions may be met by two elements of one list.
                 Side::Elements(_) => value_form.clone(),
             };
-            let (_, values) = keys.entry((side_form(&row), apart)).or_insert_with(|| (row, BTreeMap::new()));
+            let (_, values) = keys.entry((side_form(&row), apart)).or_insert_with(|| (row, Values::new()));
             values.insert(value_form, value);
         }
         let keys = keys.into_values().map(|(row, values)| Key { row, values: values.into_values().collect() });

@@ -200,7 +200,11 @@ impl Run {
         let buckets = std::mem::take(&mut self.changed);
         let resolved = self.resolved.take();
         let unknown = resolved.is_some() || self.choices.below(4) == 0;
-        let touched = if unknown { Touched::Unknown } else { Touched::These { buckets, lookups: BTreeSet::new(), write_checkpoint: raised } };
+        let touched = if unknown {
+            Touched::Unknown
+        } else {
+            Touched::These { buckets, lookups: BTreeSet::new(), write_checkpoint: raised }
+        };
         let other = self.choices.below(64) == 0;
         let generation = if other { Generation(8) } else { GENERATION };
         let checkpoint = Checkpoint { op_id: self.checkpoint, generation, config: Arc::clone(&self.config) };
