@@ -249,7 +249,7 @@ impl Resolver<'_> {
             B::Multiply => Operation::Multiply,
             B::Divide => Operation::Divide,
             B::Concat => Operation::Concat,
-            B::Overlap if place != Place::Condition => Operation::Overlap,
+            B::Overlap if place == Place::Output => Operation::Overlap,
             B::Overlap => {
                 if arguments.iter().any(is_request) && !arguments.iter().any(has_column) {
                     return partitioned(expr.span, report);
@@ -288,7 +288,7 @@ impl Resolver<'_> {
             _ => {
                 let array = self.expression(scope, list, place.inner(), report);
                 let (needle, array) = (needle?, array?);
-                let each = !negated && place == Place::Condition;
+                let each = !negated && place != Place::Output;
                 if each && is_request(&needle) && !has_column(&array) {
                     return partitioned(expr.span, report);
                 }
