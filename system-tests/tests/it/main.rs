@@ -5,3 +5,4 @@ mod every_table;
 mod forbidden_writes;
 mod large_rows;
 mod large_uploads;
+mod rights;
