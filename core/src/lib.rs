@@ -77,10 +77,10 @@ pub use client_store::{
 pub use clock::{Clock, SystemClock};
 pub use compaction::{Compactor, LeadingRun, Revised};
 pub use config::{
-    ConfigLookup, ConfigRequest, Definition, Diagnostic, DiagnosticLevel, Diagnostics, EvaluatedLookup, EvaluatedRow,
-    Evaluation, EvaluationError, ExplainedBranch, Explanation, Reason, RequestOutcome, RequestResolver, ResolveStep,
-    ResolvedBucket, ResolvedRequest, ResolvedStream, RowOutcome, StreamSubscription, SubscriptionRef, SyncConfig,
-    TableEvaluator,
+    ConfigLookup, ConfigRequest, Definition, Diagnostic, DiagnosticLevel, Diagnostics, EvaluatedEvent, EvaluatedLookup,
+    EvaluatedRow, Evaluation, EvaluationError, ExplainedBranch, Explanation, Reason, RequestOutcome, RequestResolver,
+    ResolveStep, ResolvedBucket, ResolvedRequest, ResolvedStream, RowOutcome, StreamSubscription, SubscriptionRef,
+    SyncConfig, TableEvaluator, TimePrecision, ValueOptions,
 };
 pub use conflict::{Conflict, ConflictResolver, LastWriteWins, RejectIfChanged, Resolution};
 pub use connector::{Connector, Credentials};

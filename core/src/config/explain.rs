@@ -9,7 +9,7 @@ use bytestring::ByteString;
 
 use super::evaluate::{evaluate, has_equals, is_true};
 use super::normal_form::Side;
-use super::plan::{KeyValue, Querier, RowEvaluator, Stage, Stream};
+use super::plan::{KeyValue, Querier, RowEvaluator, Stage, Stream, StreamKind};
 use super::querying::{Answers, ConfigLookup, Querying, Stop};
 use super::request::{Budget, ConfigRequest, SubscriptionRef};
 use super::row_matcher::{Binder, RowMatcher, read};
@@ -183,7 +183,7 @@ fn wishes(stream: &Stream, request: &ConfigRequest<'_>) -> Vec<(Option<Subscript
         wishes.push((Some(SubscriptionRef::Default), None));
     }
     for (index, subscription) in request.subscriptions.iter().enumerate() {
-        if subscription.stream == *stream.name {
+        if stream.kind == StreamKind::Stream && subscription.stream == *stream.name {
             wishes.push((Some(SubscriptionRef::Explicit(index)), Some(index)));
         }
     }

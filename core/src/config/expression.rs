@@ -27,6 +27,10 @@ pub(super) enum RequestSource {
     Connection,
     /// What the client sends with one subscription.
     Subscription,
+    /// The claim `parameters`, as bucket definitions read it.
+    TokenParameters,
+    /// What the client sends once per connection, as bucket definitions read it.
+    UserParameters,
 }
 
 /// A value of the request: a path into one of its sources; the empty path is all of it, as JSON text.
@@ -53,6 +57,13 @@ pub(super) struct SourceId(pub(super) usize);
 pub(super) enum EachPart {
     Key,
     Value,
+}
+
+/// An input of an expression over a row of `json_each` and the request.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum EachInput {
+    Part(EachPart),
+    Request(RequestInput),
 }
 
 /// What is known of a table rather than of its rows.
@@ -85,6 +96,11 @@ pub(super) enum ConditionInput {
     /// True of every row of the source: it must have one.
     Present(SourceId),
     Request(RequestInput),
+    /// A parameter of the bucket, in a data query of a bucket definition.
+    Bucket {
+        name: Column,
+        span: Span,
+    },
 }
 
 /// Places do not count: the same input twice is one input.
@@ -102,6 +118,7 @@ impl PartialEq for ConditionInput {
             }
             (Self::Present(source), Self::Present(other)) => source == other,
             (Self::Request(request), Self::Request(other)) => request == other,
+            (Self::Bucket { name, .. }, Self::Bucket { name: other, .. }) => name == other,
             _ => false,
         }
     }
@@ -113,7 +130,7 @@ impl ConditionInput {
         match self {
             Self::Column { source, .. } | Self::Each { source, .. } | Self::Table { source, .. } => Some(*source),
             Self::Present(source) => Some(*source),
-            Self::Request(_) => None,
+            Self::Request(_) | Self::Bucket { .. } => None,
         }
     }
 
@@ -121,6 +138,7 @@ impl ConditionInput {
     pub(super) fn span(&self) -> Option<Span> {
         match self {
             Self::Column { span, .. } | Self::Each { span, .. } | Self::Table { span, .. } => Some(*span),
+            Self::Bucket { span, .. } => Some(*span),
             Self::Present(_) => None,
             Self::Request(request) => Some(request.span),
         }
@@ -226,6 +244,15 @@ impl Form for EachPart {
     }
 }
 
+impl Form for EachInput {
+    fn write(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Part(part) => part.write(out),
+            Self::Request(request) => request.write(out),
+        }
+    }
+}
+
 /// Without the number of its source, which depends on the query around it.
 impl Form for ConditionInput {
     fn write(&self, out: &mut Vec<u8>) {
@@ -235,6 +262,11 @@ impl Form for ConditionInput {
             Self::Table { part, .. } => RowInput::Table(*part).write(out),
             Self::Present(_) => out.extend_from_slice(b"[\"present\"]"),
             Self::Request(request) => request.write(out),
+            Self::Bucket { name, .. } => {
+                out.extend_from_slice(b"[\"bucket\",");
+                json::write_string(out, name);
+                out.push(b']');
+            }
         }
     }
 }
@@ -245,6 +277,8 @@ impl Form for RequestInput {
             RequestSource::Auth => b"[\"auth\"".as_slice(),
             RequestSource::Connection => b"[\"connection\"",
             RequestSource::Subscription => b"[\"subscription\"",
+            RequestSource::TokenParameters => b"[\"token_parameters\"",
+            RequestSource::UserParameters => b"[\"user_parameters\"",
         });
         for key in &self.path {
             out.push(b',');

@@ -5,6 +5,7 @@
 //! of row evaluators, grouped into bucket definitions, and of queriers. Rows and requests are then *evaluated* without
 //! looking at the text again. Everything here is pure; nothing in it depends on the order of a hash map.
 
+mod alpha;
 mod cast;
 mod cte;
 mod definition;
@@ -36,6 +37,7 @@ mod resolve;
 mod resolve_expression;
 mod resolve_from;
 mod row_matcher;
+mod rules;
 mod scalar;
 mod scope;
 mod span;
@@ -43,6 +45,7 @@ mod sql;
 mod sql_text;
 mod stages;
 mod table_evaluator;
+mod value_options;
 mod wish;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -58,7 +61,8 @@ pub use request::{
     ConfigRequest, Reason, ResolvedBucket, ResolvedRequest, ResolvedStream, StreamSubscription, SubscriptionRef,
 };
 pub use request_resolver::{RequestResolver, ResolveStep};
-pub use table_evaluator::{EvaluatedLookup, EvaluatedRow, Evaluation, EvaluationError, TableEvaluator};
+pub use table_evaluator::{EvaluatedEvent, EvaluatedLookup, EvaluatedRow, Evaluation, EvaluationError, TableEvaluator};
+pub use value_options::{TimePrecision, ValueOptions};
 
 use crate::checkpoint::LookupRows;
 use crate::error::Result;
@@ -66,12 +70,13 @@ use crate::table::{SourceTable, TablePattern, TableSelection};
 use cte::{Cte, Ctes};
 use diagnostic::Report;
 use expression::{Expression, RowInput};
-use outline::{Outline, StreamOutline};
+use outline::{EDITION, Outline, StreamOutline};
 use places::Places;
-use plan::{Plan, RowMatch};
+use plan::{Plan, RowMatch, StreamKind};
 use planner::{Planner, StreamQueries};
 use resolve::{Output, TableReference};
 use scalar::Scalar;
+use sql::SqlDialect;
 
 /// A compiled sync config. A handle: cheap to clone.
 ///
@@ -106,6 +111,7 @@ struct Inner {
     warnings: Diagnostics,
     plan: Plan,
     selection: TableSelection,
+    values: ValueOptions,
     names: Vec<Arc<str>>,
 }
 
@@ -119,16 +125,12 @@ impl SyncConfig {
         let root = document::read(text, &mut report);
         let mut planner = Planner::default();
         let mut places = Places::new(text);
+        let mut values = ValueOptions::default();
         if root.is_some() || report.is_empty() {
-            let Outline { streams, with } = outline::read(root.as_ref(), &mut report);
-            let global = compile_ctes(&with, &mut report);
-            for stream in &streams {
-                let local = compile_ctes(&stream.with, &mut report);
-                let ctes = Ctes { local: &local, global: &global };
-                planner.add(compile(stream, ctes, &mut places, &mut report), &mut report);
-                cte::warn_of_unused(&local, &mut report);
+            if let Some(outline) = outline::read(root.as_ref(), &mut report) {
+                values = outline.options.values;
+                compile_all(&outline, &mut planner, &mut places, &mut report);
             }
-            cte::warn_of_unused(&global, &mut report);
         }
         let warnings = report.finish(text);
         if warnings.is_fatal() {
@@ -136,8 +138,9 @@ impl SyncConfig {
         }
         let plan = planner.finish();
         let selection = selection(&plan, places);
-        let names = plan.streams.iter().map(|stream| Arc::clone(&stream.name)).collect();
-        Ok(Self(Arc::new(Inner { text: text.into(), warnings, plan, selection, names })))
+        let streams = plan.streams.iter().filter(|stream| stream.kind == StreamKind::Stream);
+        let names = streams.map(|stream| Arc::clone(&stream.name)).collect();
+        Ok(Self(Arc::new(Inner { text: text.into(), warnings, plan, selection, values, names })))
     }
 
     /// What is not wrong, but should be looked at.
@@ -150,7 +153,12 @@ impl SyncConfig {
         &self.0.text
     }
 
-    /// The names of the streams, in the order of the config.
+    /// How the source is to map the types of its columns.
+    pub fn value_options(&self) -> &ValueOptions {
+        &self.0.values
+    }
+
+    /// The names of the streams, in the order of the config; bucket definitions are none.
     pub fn stream_names(&self) -> &[Arc<str>] {
         &self.0.names
     }
@@ -194,29 +202,29 @@ impl SyncConfig {
     }
 
     /// Which buckets a request may have, whatever it takes, with lookups that find nothing: for tests and tools. Pure: the
-    /// same request has the same answer.
+    /// same request has the same answer. A request that fails as a whole has nothing; [`resolve_with`](Self::resolve_with)
+    /// tells why.
     pub fn resolve(&self, request: &ConfigRequest<'_>) -> ResolvedRequest {
-        self.resolve_with(request, |_| LookupRows::default())
+        self.resolve_with(request, |_| LookupRows::default()).unwrap_or_default()
     }
 
     /// The same with lookups that `lookup` answers.
+    ///
+    /// # Errors
+    /// `Invalid` if a bucket definition cannot be evaluated for this request.
     pub fn resolve_with(
         &self,
         request: &ConfigRequest<'_>,
         mut lookup: impl FnMut(&ConfigLookup) -> LookupRows,
-    ) -> ResolvedRequest {
+    ) -> Result<ResolvedRequest> {
         let mut resolver = self.resolver(request, usize::MAX);
         loop {
-            match resolver.poll() {
-                Ok(ResolveStep::Done(resolved)) => return resolved,
-                Ok(ResolveStep::Lookups(wanted)) => {
+            match resolver.poll()? {
+                ResolveStep::Done(resolved) => return Ok(resolved),
+                ResolveStep::Lookups(wanted) => {
                     let answers = wanted.iter().map(&mut lookup).collect();
-                    if resolver.answer(wanted, answers).is_err() {
-                        return ResolvedRequest::default();
-                    }
+                    resolver.answer(wanted, answers)?;
                 }
-                // Nothing exceeds no limit.
-                Err(_) => return ResolvedRequest::default(),
             }
         }
     }
@@ -239,22 +247,50 @@ impl SyncConfig {
 }
 
 /// Reads an SQL text, and reports what is wrong with it.
-fn parse_sql(scalar: &Scalar, report: &mut Report) -> Option<sql::ast::Select> {
-    match sql::parse(scalar.text()) {
+fn parse_sql(scalar: &Scalar, dialect: SqlDialect, report: &mut Report) -> Option<sql::ast::Select> {
+    match sql::parse(scalar.text(), dialect) {
         Ok(select) => Some(select),
-        Err(error) => {
+        Err(errors) => {
             let mut report = report.of(scalar);
-            let diagnostic = report.fatal(error.kind, error.span, error.message);
-            diagnostic.suggestion = error.help;
+            for error in errors {
+                let diagnostic = report.fatal(error.kind, error.span, error.message);
+                diagnostic.suggestion = error.help;
+            }
             None
         }
+    }
+}
+
+/// Compiles everything that an outline has, each part in the language of its edition.
+fn compile_all(outline: &Outline, planner: &mut Planner, places: &mut Places<'_>, report: &mut Report) {
+    let Outline { options, streams, with, definitions, events } = outline;
+    let fixed_json = options.fixed_json;
+    for definition in definitions {
+        rules::compile(definition, fixed_json, planner, places, report);
+    }
+    if options.edition.is_some_and(|edition| edition < EDITION) {
+        for stream in streams {
+            planner.add(alpha::compile(stream, fixed_json, places, report), report);
+        }
+    } else {
+        let global = compile_ctes(with, report);
+        for stream in streams {
+            let local = compile_ctes(&stream.with, report);
+            let ctes = Ctes { local: &local, global: &global };
+            planner.add(compile(stream, ctes, places, report), report);
+            cte::warn_of_unused(&local, report);
+        }
+        cte::warn_of_unused(&global, report);
+    }
+    for event in events {
+        rules::compile_event(event, fixed_json, planner, places, report);
     }
 }
 
 fn compile_ctes(with: &[(Scalar, Scalar)], report: &mut Report) -> Vec<Cte> {
     let mut ctes = Vec::new();
     for (name, sql) in with {
-        if let Some(select) = parse_sql(sql, report) {
+        if let Some(select) = parse_sql(sql, SqlDialect::Streams, report) {
             let cte = Cte::new(name.clone(), sql.clone(), select);
             resolve_from::check(&cte, report);
             ctes.push(cte);
@@ -273,7 +309,7 @@ fn compile<'a>(
     let mut queries = Vec::new();
     let name = Arc::from(stream.name.text());
     for scalar in &stream.queries {
-        let Some(select) = parse_sql(scalar, report) else { continue };
+        let Some(select) = parse_sql(scalar, SqlDialect::Streams, report) else { continue };
         let Some(query) = resolve::resolve(&select, ctes, &mut report.of(scalar)) else { continue };
         places.add(&name, &query);
         let Some(branches) = normal_form::normalize(&query, report) else { continue };
@@ -306,17 +342,25 @@ fn note_columns(expression: &Expression<RowInput>, read: &mut Option<BTreeSet<Ar
     });
 }
 
+fn note_outputs(columns: &[Output], read: &mut Option<BTreeSet<Arc<str>>>) {
+    for column in columns {
+        match column {
+            Output::Star | Output::LegacyStar => *read = None,
+            Output::Column { value, .. } => note_columns(value, read),
+        }
+    }
+}
+
 /// One pattern per table reference, with every column that is read of it.
 fn selection(plan: &Plan, mut places: Places<'_>) -> TableSelection {
     let mut patterns = ReadColumns::new();
     for evaluator in plan.definitions.iter().flat_map(Definition::evaluators) {
         let read = read_columns(&mut patterns, &evaluator.rows);
-        for column in evaluator.columns.iter() {
-            match column {
-                Output::Star => *read = None,
-                Output::Column { value, .. } => note_columns(value, read),
-            }
-        }
+        note_outputs(&evaluator.columns, read);
+    }
+    for event in &plan.events {
+        let read = read_columns(&mut patterns, &event.rows);
+        note_outputs(&event.columns, read);
     }
     for index in &plan.indexes {
         let read = read_columns(&mut patterns, &index.rows);
@@ -419,7 +463,7 @@ mod tests {
             include_defaults: true,
             subscriptions: &[],
         };
-        let resolved = config.resolve_with(&request, |_| LookupRows { rows: out.lookups[0].outputs.clone() });
+        let resolved = config.resolve_with(&request, |_| LookupRows { rows: out.lookups[0].outputs.clone() }).unwrap();
         assert!(resolved.buckets.iter().any(|bucket| bucket.parameters == out.rows[0].parameters), "{resolved:?}");
     }
 

@@ -9,6 +9,8 @@ pub(super) enum Operation {
     And,
     Or,
     Equal,
+    /// NULL if a side is NULL; edition 3 negates [`Equal`](Self::Equal) instead.
+    NotEqual,
     Less,
     Greater,
     LessOrEqual,
@@ -37,6 +39,13 @@ pub(super) enum Operation {
     Arrow,
     /// `->>`.
     ArrowText,
+    /// `->` and `->>` with dots in every path, and with NULL where the fixed rules have `null`, and the other way round.
+    LegacyArrow,
+    LegacyArrowText,
+    /// A text that holds a JSON array, and NULL, as they are; anything else is an error.
+    Array,
+    /// A text that holds a JSON array as it is, and NULL for anything else.
+    ArrayOrNull,
     Cast(CastTarget),
     /// An operator of Postgres that has no value here.
     NotImplemented(&'static str),
@@ -79,6 +88,7 @@ impl Operation {
             Self::And => "and",
             Self::Or => "or",
             Self::Equal => "=",
+            Self::NotEqual => "!=",
             Self::Less => "<",
             Self::Greater => ">",
             Self::LessOrEqual => "<=",
@@ -99,6 +109,10 @@ impl Operation {
             Self::Concat => "||",
             Self::Arrow => "->",
             Self::ArrowText => "->>",
+            Self::LegacyArrow => "legacy ->",
+            Self::LegacyArrowText => "legacy ->>",
+            Self::Array => "array",
+            Self::ArrayOrNull => "array_or_null",
             Self::Cast(CastTarget::Text) => "::text",
             Self::Cast(CastTarget::Numeric) => "::numeric",
             Self::Cast(CastTarget::Integer) => "::integer",

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytestring::ByteString;
 
 use super::definition::Definition;
-use super::expression::{EachPart, Expression, Form, RequestInput, RowInput};
+use super::expression::{EachInput, Expression, Form, RequestInput, RowInput};
 use super::normal_form::Side;
 use super::resolve::{Output, TableReference};
 use crate::bucket::BucketPriority;
@@ -16,21 +16,40 @@ pub(super) struct Plan {
     pub(super) definitions: Vec<Definition>,
     pub(super) indexes: Vec<LookupIndex>,
     pub(super) streams: Vec<Stream>,
+    pub(super) events: Vec<EventQuery>,
 }
 
-/// A stream, as requests see it.
+/// A stream or a bucket definition, as requests see it.
 #[derive(Debug)]
 pub(super) struct Stream {
     pub(super) name: Arc<str>,
+    pub(super) kind: StreamKind,
     pub(super) auto_subscribe: bool,
-    pub(super) priority: BucketPriority,
     pub(super) queriers: Vec<Querier>,
+}
+
+/// What a [`Stream`] is in the config.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum StreamKind {
+    Stream,
+    /// Nobody can subscribe to it by name, and a request for which it cannot be evaluated fails.
+    BucketDefinition,
+}
+
+/// Rows of some tables that are handed to an event as they change.
+#[derive(Debug, Clone)]
+pub(super) struct EventQuery {
+    pub(super) event: ByteString,
+    /// Without keys.
+    pub(super) rows: RowMatch,
+    pub(super) columns: Arc<Vec<Output>>,
 }
 
 /// How a request finds buckets of one definition.
 #[derive(Debug)]
 pub(super) struct Querier {
     pub(super) definition: usize,
+    pub(super) priority: BucketPriority,
     pub(super) wanted: Wanted,
     /// For each bucket parameter, the values it may have: those that all of them yield.
     pub(super) parameters: Vec<Vec<KeyValue>>,
@@ -49,7 +68,7 @@ pub(super) struct Wanted {
 #[derive(Debug, Clone)]
 pub(super) enum Stage {
     /// The rows of `json_each` over a value of the request.
-    Each { argument: Expression<RequestInput>, filters: Vec<Expression<EachPart>>, outputs: Vec<Side<EachPart>> },
+    Each { argument: Expression<RequestInput>, filters: Vec<Expression<EachInput>>, outputs: Vec<Side<EachInput>> },
     /// The rows of a lookup index under these keys.
     Lookup {
         /// Index into [`Plan::indexes`].
@@ -141,6 +160,7 @@ impl RowEvaluator {
         out.extend_from_slice(b",\"select\":[");
         write_separated(&mut out, self.columns.iter(), |out, column| match column {
             Output::Star => out.extend_from_slice(b"\"*\""),
+            Output::LegacyStar => out.extend_from_slice(b"\"legacy *\""),
             Output::Column { name, value } => {
                 out.push(b'[');
                 crate::json::write_string(out, name);

@@ -10,7 +10,8 @@ use super::diagnostic::Report;
 use super::expression::{RequestInput, RequestSource};
 use super::normal_form::Branch;
 use super::plan::{
-    KeyValue, Plan, Querier, RowEvaluator, Stage, Stream, Wanted, side_form, values_form, write_separated,
+    EventQuery, KeyValue, LookupIndex, Plan, Querier, RowEvaluator, Stage, Stream, StreamKind, Wanted, side_form,
+    values_form, write_separated,
 };
 use super::resolve::{Query, QuerySource};
 use super::scalar::Scalar;
@@ -96,14 +97,51 @@ impl Planner {
             let wanted = variants[0].wanted.clone();
             let (evaluators, parameters) = align(variants);
             let definition = self.definition(format!("{}|{first}", stream.name.text()), evaluators);
-            queriers.push(Querier { definition, wanted, parameters });
+            queriers.push(Querier { definition, priority: stream.priority, wanted, parameters });
         }
         self.plan.streams.push(Stream {
             name: stream.name.text().into(),
+            kind: StreamKind::Stream,
             auto_subscribe: stream.auto_subscribe,
-            priority: stream.priority,
             queriers,
         });
+    }
+
+    /// Adds a bucket definition whose evaluators have their keys in the order of its parameters, as its queriers have.
+    pub(super) fn add_bucket_definition(
+        &mut self,
+        name: &str,
+        evaluators: Vec<RowEvaluator>,
+        queriers: Vec<(BucketPriority, Wanted, Vec<Vec<KeyValue>>)>,
+    ) {
+        let mut stream = Stream {
+            name: name.into(),
+            kind: StreamKind::BucketDefinition,
+            auto_subscribe: true,
+            queriers: Vec::new(),
+        };
+        // Without data queries there is nothing that a bucket could hold.
+        if !evaluators.is_empty() {
+            let definition = self.definition(name.to_owned(), evaluators);
+            let queriers = queriers.into_iter();
+            stream.queriers = queriers
+                .map(|(priority, wanted, parameters)| Querier { definition, priority, wanted, parameters })
+                .collect();
+        }
+        self.plan.streams.push(stream);
+    }
+
+    pub(super) fn add_event(&mut self, event: EventQuery) {
+        self.plan.events.push(event);
+    }
+
+    /// The number of a lookup index, shared with every other of the same form.
+    pub(super) fn index(&mut self, index: LookupIndex) -> usize {
+        let known = self.plan.indexes.iter().position(|known| known.form == index.form);
+        known.unwrap_or_else(|| {
+            self.plan.indexes.push(index);
+            self.plan.indexes.len() - 1
+        })
     }
 
     /// The index of the definition of these evaluators, shared with every other of the same form.
@@ -158,8 +196,8 @@ fn warn_of_danger(variant: &Variant, report: &mut Report) -> bool {
     let mut authorized = false;
     let mut place: Option<Span> = None;
     let mut visit = |input: &RequestInput| match input.source {
-        RequestSource::Auth => authorized = true,
-        RequestSource::Connection | RequestSource::Subscription => {
+        RequestSource::Auth | RequestSource::TokenParameters => authorized = true,
+        RequestSource::Connection | RequestSource::UserParameters | RequestSource::Subscription => {
             place.get_or_insert(input.span);
         }
     };

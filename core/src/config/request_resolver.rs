@@ -8,7 +8,7 @@ use bytestring::ByteString;
 use serde_json::{Map, Value as Json};
 
 use super::SyncConfig;
-use super::plan::{Plan, Stage, Stream};
+use super::plan::{Plan, Stage, Stream, StreamKind};
 use super::querying::{Answers, ConfigLookup, Querying, Stop};
 use super::request::{
     Budget, ConfigRequest, Reason, ResolvedBucket, ResolvedRequest, ResolvedStream, StreamSubscription, SubscriptionRef,
@@ -104,7 +104,8 @@ impl RequestResolver {
             }
             let mut places: BTreeMap<String, usize> = BTreeMap::new();
             let explicit = request.subscriptions.iter().enumerate();
-            for (number, subscription) in explicit.filter(|(_, wish)| wish.stream == *stream.name) {
+            let by_name = stream.kind == StreamKind::Stream;
+            for (number, subscription) in explicit.filter(|(_, wish)| by_name && wish.stream == *stream.name) {
                 match places.entry(parameters_text(subscription)) {
                     Entry::Occupied(known) => wishes[*known.get()].explicit.push(number),
                     Entry::Vacant(new) => {
@@ -139,7 +140,8 @@ impl RequestResolver {
     ///
     /// # Errors
     /// `Invalid` with `PSYNC_S2305` as soon as the request exceeds its limit of buckets, or other things out of proportion
-    /// to them (S9); the message names the stream that is to blame.
+    /// to them (S9); the message names the stream that is to blame. `Invalid` too if a bucket definition cannot be evaluated
+    /// for this request: other than with a stream, there is nobody to tell but the whole connection.
     pub fn poll(&mut self) -> Result<ResolveStep> {
         let budget = if self.limit == usize::MAX { Budget::unlimited() } else { Budget::new(self.limit) };
         let mut missing = BTreeSet::new();
@@ -201,6 +203,12 @@ impl RequestResolver {
             let used = querying.used;
             match result {
                 Ok(parameters) => *found = Some(Found { parameters, failure: None, used }),
+                Err(Stop::Failure(failure)) if stream.kind == StreamKind::BucketDefinition => {
+                    return Err(Error::invalid(format!(
+                        "the bucket definition `{}` cannot be evaluated for this request: {}",
+                        stream.name, failure.message
+                    )));
+                }
                 Err(Stop::Failure(failure)) => {
                     budget.spend(failure.message.len());
                     *found = Some(Found { parameters: Vec::new(), failure: Some(failure.message), used });
@@ -250,11 +258,10 @@ impl<'a> Assembly<'a> {
                 wish.found.iter().flatten().filter_map(|found| found.failure.as_deref()).collect();
             failures.dedup();
             let failure = (!failures.is_empty()).then(|| failures.join("; "));
-            let automatic =
-                wish.automatic.then_some((stream.priority, Reason::Default(number), SubscriptionRef::Default));
+            let automatic = wish.automatic.then_some((None, Reason::Default(number), SubscriptionRef::Default));
             let explicit = wish.explicit.iter().map(|index| {
                 let own = resolver.subscriptions.get(*index).and_then(|subscription| subscription.override_priority);
-                (own.unwrap_or(stream.priority), Reason::Subscription(*index), SubscriptionRef::Explicit(*index))
+                (own, Reason::Subscription(*index), SubscriptionRef::Explicit(*index))
             });
             for (priority, reason, of) in automatic.into_iter().chain(explicit) {
                 self.add(stream, &places, priority, reason)?;
@@ -266,14 +273,14 @@ impl<'a> Assembly<'a> {
         Ok(ResolvedRequest { buckets: self.buckets, streams })
     }
 
-    /// The places of the buckets of a wish in the list, each once.
-    fn places(&mut self, stream: &Stream, wish: &StreamWish) -> Result<Vec<usize>> {
+    /// The places of the buckets of a wish in the list, each once, with the priorities that the config gives them.
+    fn places(&mut self, stream: &Stream, wish: &StreamWish) -> Result<Vec<(usize, BucketPriority)>> {
         let mut places = Vec::new();
         for (querier, found) in stream.queriers.iter().zip(&wish.found) {
             for parameters in found.iter().flat_map(|found| &found.parameters) {
                 let next = self.buckets.len();
                 match self.places.entry((querier.definition, parameters.clone())) {
-                    Entry::Occupied(known) => places.push(*known.get()),
+                    Entry::Occupied(known) => places.push((*known.get(), querier.priority)),
                     Entry::Vacant(_) if next == self.budget.buckets => {
                         return Err(self.budget.exceeded(&stream.name, "this user's streams yield too many buckets"));
                     }
@@ -285,24 +292,32 @@ impl<'a> Assembly<'a> {
                             priority: BucketPriority(u8::MAX),
                             reasons: Vec::new(),
                         });
-                        places.push(next);
+                        places.push((next, querier.priority));
                     }
                 }
             }
         }
         places.sort_unstable();
-        places.dedup();
+        // The smallest priority of each comes first.
+        places.dedup_by_key(|(place, _)| *place);
         Ok(places)
     }
 
-    fn add(&mut self, stream: &Stream, places: &[usize], priority: BucketPriority, reason: Reason) -> Result<()> {
+    /// Adds a reason to buckets; `priority` replaces that of the config.
+    fn add(
+        &mut self,
+        stream: &Stream,
+        places: &[(usize, BucketPriority)],
+        priority: Option<BucketPriority>,
+        reason: Reason,
+    ) -> Result<()> {
         self.reasons = self.reasons.saturating_add(places.len());
         if self.reasons > self.budget.reasons {
             return Err(self.budget.exceeded(&stream.name, "this user's subscriptions lead to too many buckets"));
         }
-        for place in places {
+        for (place, own) in places {
             let bucket = &mut self.buckets[*place];
-            bucket.priority = bucket.priority.min(priority);
+            bucket.priority = bucket.priority.min(priority.unwrap_or(*own));
             bucket.reasons.push(reason);
         }
         Ok(())

@@ -68,6 +68,8 @@ pub(super) struct TableReference {
 pub(super) enum Output {
     /// All columns of the table.
     Star,
+    /// All columns but those whose names begin with `_`; a value that is there already stays, unless it is NULL.
+    LegacyStar,
     Column {
         name: Arc<str>,
         value: Expression<RowInput>,
@@ -335,7 +337,10 @@ impl Resolver<'_> {
         value.replace(&mut |input| match input {
             ConditionInput::Column { name, .. } => Some(Expression::Input(RowInput::Column(name.clone()))),
             ConditionInput::Table { part, .. } => Some(Expression::Input(RowInput::Table(*part))),
-            ConditionInput::Each { .. } | ConditionInput::Present(_) | ConditionInput::Request(_) => None,
+            ConditionInput::Each { .. }
+            | ConditionInput::Present(_)
+            | ConditionInput::Request(_)
+            | ConditionInput::Bucket { .. } => None,
         })
     }
 }

@@ -514,6 +514,6 @@ fn is_request(condition: &Condition) -> bool {
 }
 
 /// `name` is one key, dots included; `$.a.b` is a path, `$` all of it.
-fn path_of(path: &str) -> Vec<std::sync::Arc<str>> {
+pub(super) fn path_of(path: &str) -> Vec<std::sync::Arc<str>> {
     if path.starts_with('$') { path.split('.').skip(1).map(std::sync::Arc::from).collect() } else { vec![path.into()] }
 }

@@ -1,6 +1,6 @@
 //! Expressions as SQL again, for people: names as they were resolved, conditions as the plan has them.
 
-use super::expression::{EachPart, Expression, RequestInput, RequestSource, RowInput, TablePart};
+use super::expression::{EachInput, EachPart, Expression, RequestInput, RequestSource, RowInput, TablePart};
 use super::normal_form::Side;
 use super::operation::Operation;
 use crate::value::Value;
@@ -31,9 +31,24 @@ impl Named for EachPart {
     }
 }
 
+impl Named for EachInput {
+    fn name(&self) -> String {
+        match self {
+            Self::Part(part) => part.name(),
+            Self::Request(request) => request.name(),
+        }
+    }
+}
+
 impl Named for RequestInput {
     fn name(&self) -> String {
+        let members = |table: &str| {
+            let path: Vec<String> = self.path.iter().map(|key| identifier(key)).collect();
+            format!("{table}.{}", path.join("."))
+        };
         let source = match self.source {
+            RequestSource::TokenParameters => return members("token_parameters"),
+            RequestSource::UserParameters => return members("user_parameters"),
             RequestSource::Auth => "auth",
             RequestSource::Connection => "connection",
             RequestSource::Subscription => "subscription",
@@ -89,11 +104,16 @@ fn write<I: Named>(expression: &Expression<I>, inside: bool) -> String {
             format!("{} IN ARRAY[{}]", part(0), members.join(", "))
         }
         Operation::Overlap | Operation::OverlapEach => infix("&&"),
+        Operation::LegacyArrow => infix("->"),
+        Operation::LegacyArrowText => infix("->>"),
+        // What is not a list is told where it is met.
+        Operation::Array | Operation::ArrayOrNull => return part(0),
         Operation::Cast(_) => return format!("{}{}", part(0), operation.name()),
         Operation::Case => return case(arguments),
         Operation::Function(function) => {
             let arguments: Vec<_> = arguments.iter().map(|argument| write(argument, false)).collect();
-            return format!("{}({})", function.name(), arguments.join(", "));
+            let name = function.name();
+            return format!("{}({})", name.strip_prefix("legacy ").unwrap_or(name), arguments.join(", "));
         }
         other => infix(other.name()),
     };

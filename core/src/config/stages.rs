@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::diagnostic::Report;
 use super::evaluate;
-use super::expression::{ConditionInput, EachPart, Expression, RequestInput, RowInput, SourceId};
+use super::expression::{ConditionInput, EachInput, Expression, RequestInput, RowInput, SourceId};
 use super::normal_form::{Branch, MatchSide, Side};
 use super::plan::{KeyValue, LookupIndex, RowMatch, Stage, Wanted, side_form, values_form};
 use super::resolve::{Owner, QuerySource};
@@ -54,7 +54,7 @@ struct Draft {
 
 #[derive(Debug)]
 enum DraftKind {
-    Each { argument: Expression<RequestInput>, filters: Vec<Expression<EachPart>>, outputs: Vec<Side<EachPart>> },
+    Each { argument: Expression<RequestInput>, filters: Vec<Expression<EachInput>>, outputs: Vec<Side<EachInput>> },
     Lookup { rows: RowMatch, keys: Vec<Vec<KeyValue>>, outputs: Vec<Side<RowInput>> },
 }
 
@@ -237,7 +237,7 @@ impl<'a> Stages<'a> {
         }
         let sources = self.sources;
         let Some(QuerySource::Each { argument, .. }) = sources.get(source.0) else { return None };
-        let mut filters: BTreeMap<String, Expression<EachPart>> = BTreeMap::new();
+        let mut filters: BTreeMap<String, Expression<EachInput>> = BTreeMap::new();
         for (owner, filter) in &self.branch.filters {
             if *owner == Owner::Each(source) && !matches!(filter, Expression::Input(ConditionInput::Present(_))) {
                 let filter = each_side(filter)?;
@@ -328,7 +328,7 @@ impl Draft {
         Some(place(&mut self.outputs, outputs, side_form(&output), output))
     }
 
-    fn each_output(&mut self, output: Side<EachPart>) -> Option<usize> {
+    fn each_output(&mut self, output: Side<EachInput>) -> Option<usize> {
         let DraftKind::Each { outputs, .. } = &mut self.kind else { return None };
         Some(place(&mut self.outputs, outputs, side_form(&output), output))
     }
@@ -381,7 +381,7 @@ pub(super) fn row_side(condition: &Condition, functions: &[SourceId]) -> Option<
                 Expression::Input(RowInput::Each(function, *part))
             }
             ConditionInput::Present(_) => Expression::Literal(Value::Integer(1)),
-            ConditionInput::Request(_) => return None,
+            ConditionInput::Request(_) | ConditionInput::Bucket { .. } => return None,
         })
     })
 }
@@ -394,11 +394,12 @@ pub(super) fn request_side(condition: &Condition) -> Option<Expression<RequestIn
     })
 }
 
-/// The expression over a row of `json_each`.
-fn each_side(condition: &Condition) -> Option<Expression<EachPart>> {
+/// The expression over a row of `json_each` and the request.
+pub(super) fn each_side(condition: &Condition) -> Option<Expression<EachInput>> {
     condition.replace(&mut |input| match input {
-        ConditionInput::Each { part, .. } => Some(Expression::Input(*part)),
+        ConditionInput::Each { part, .. } => Some(Expression::Input(EachInput::Part(*part))),
         ConditionInput::Present(_) => Some(Expression::Literal(Value::Integer(1))),
+        ConditionInput::Request(request) => Some(Expression::Input(EachInput::Request(request.clone()))),
         _ => None,
     })
 }

@@ -8,7 +8,7 @@ use bytestring::ByteString;
 
 use super::evaluate::{Failure, evaluate};
 use super::expression::Expression;
-use super::plan::{LookupIndex, Plan, RowEvaluator, RowMatch};
+use super::plan::{EventQuery, LookupIndex, Plan, RowEvaluator, RowMatch};
 use super::resolve::Output;
 use super::row_matcher::{Binder, Bound, RowMatcher, read};
 use crate::json;
@@ -25,6 +25,7 @@ const FEW: usize = 16;
 pub struct TableEvaluator {
     evaluators: Vec<Evaluator>,
     indexes: Vec<Index>,
+    events: Vec<Event>,
     objects: Vec<Object>,
     missing: Vec<Arc<str>>,
 }
@@ -55,11 +56,21 @@ pub struct EvaluatedLookup {
     pub outputs: Vec<ByteString>,
 }
 
+/// What an event of the config is given of a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EvaluatedEvent {
+    /// The event's name.
+    pub event: ByteString,
+    /// The payload as a JSON object.
+    pub data: Bytes,
+}
+
 /// Why a query yields nothing for a row. The row leaves the buckets of that query; other queries are not affected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EvaluationError {
     /// The definition or lookup index that does without the row: in the order of the deployed forms, first
-    /// [`SyncConfig::definitions`](super::SyncConfig::definitions), then lookup indexes.
+    /// [`SyncConfig::definitions`](super::SyncConfig::definitions), then lookup indexes. Payload queries of events, which have
+    /// no form, count on behind them.
     pub definition: usize,
     /// A stable name of the kind of problem, such as `bad-json`.
     pub kind: &'static str,
@@ -74,6 +85,8 @@ pub struct Evaluation {
     pub rows: Vec<EvaluatedRow>,
     /// Entries of lookup indexes; the caller takes them out.
     pub lookups: Vec<EvaluatedLookup>,
+    /// Payloads of events; the caller takes them out.
+    pub events: Vec<EvaluatedEvent>,
     /// What could not be evaluated.
     pub errors: Vec<EvaluationError>,
     scratch: Vec<u8>,
@@ -92,6 +105,7 @@ impl Evaluation {
     pub fn clear(&mut self) {
         self.rows.clear();
         self.lookups.clear();
+        self.events.clear();
         self.errors.clear();
     }
 }
@@ -109,6 +123,15 @@ struct Index {
     /// Where its form stands among those of definitions and indexes.
     form: usize,
     rows: RowMatcher,
+}
+
+#[derive(Debug, Clone)]
+struct Event {
+    event: ByteString,
+    /// Behind the numbers of all forms.
+    number: usize,
+    rows: RowMatcher,
+    payload: Object,
 }
 
 /// What a row looks like to clients. Equal objects are written once per row, however many buckets they are in.
@@ -132,8 +155,18 @@ struct Member {
 #[derive(Debug, Clone, PartialEq)]
 struct MemberValue {
     value: Expression<Bound>,
-    /// From `*`, where a blob leaves an earlier value of that name alone.
-    star: bool,
+    origin: Origin,
+}
+
+/// What a value of a member comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// It replaces what is before it.
+    Column,
+    /// It replaces what is before it, unless it is a blob.
+    Star,
+    /// It replaces NULL only.
+    LegacyStar,
 }
 
 impl TableEvaluator {
@@ -153,6 +186,15 @@ impl TableEvaluator {
             bound.missing.append(&mut binder.missing);
             bound.indexes.push(Index { index, form: plan.definitions.len() + index, rows });
         }
+        let forms = plan.definitions.len() + plan.indexes.len();
+        for (number, event) in plan.events.iter().enumerate().filter(|(_, event)| is_read(&event.rows)) {
+            let EventQuery { event, rows, columns } = event;
+            let mut binder = Binder::new(table, &rows.table.name);
+            let rows = RowMatcher::bind(rows, &[], &mut binder);
+            let payload = Object::bind(event.clone(), columns, table, &mut binder);
+            bound.missing.append(&mut binder.missing);
+            bound.events.push(Event { event: event.clone(), number: forms + number, rows, payload });
+        }
         bound.missing.sort();
         bound.missing.dedup();
         bound
@@ -162,18 +204,7 @@ impl TableEvaluator {
         let mut binder = Binder::new(table, &evaluator.rows.table.name);
         let rows = RowMatcher::bind(&evaluator.rows, &[], &mut binder);
         let name = evaluator.output.as_deref().unwrap_or(&table.name);
-        let mut object = Object { object_type: name.into(), members: Vec::new(), id: None };
-        for column in evaluator.columns.iter() {
-            match column {
-                Output::Star => {
-                    for (index, column) in table.columns.iter().enumerate() {
-                        object.set(&column.name, Expression::Input(Bound::At(index)), true);
-                    }
-                }
-                Output::Column { name, value } => object.set(name, binder.bind(value), false),
-            }
-        }
-        object.id = object.members.iter().position(|member| &*member.name == "id");
+        let object = Object::bind(name.into(), &evaluator.columns, table, &mut binder);
         let object = self.objects.iter().position(|other| *other == object).unwrap_or_else(|| {
             self.objects.push(object);
             self.objects.len() - 1
@@ -184,7 +215,7 @@ impl TableEvaluator {
 
     /// Whether no query reads the table.
     pub fn is_empty(&self) -> bool {
-        self.evaluators.is_empty() && self.indexes.is_empty()
+        self.evaluators.is_empty() && self.indexes.is_empty() && self.events.is_empty()
     }
 
     /// Columns that the config names and the table does not have. They read as NULL, and are left out of the data;
@@ -206,6 +237,11 @@ impl TableEvaluator {
             if let Err(failure) = self.evaluate_one(evaluator, values, first, out) {
                 let Failure { kind, message } = failure;
                 out.errors.push(EvaluationError { definition: evaluator.definition, kind, message });
+            }
+        }
+        for event in &self.events {
+            if let Err(Failure { kind, message }) = event.evaluate(values, out) {
+                out.errors.push(EvaluationError { definition: event.number, kind, message });
             }
         }
         self.evaluate_lookups(values, out);
@@ -287,6 +323,21 @@ impl TableEvaluator {
     }
 }
 
+impl Event {
+    fn evaluate(&self, values: &[Value], out: &mut Evaluation) -> Result<(), Failure> {
+        let mut found = false;
+        self.rows.matches(values, &mut |_, _| {
+            found = true;
+            Ok(())
+        })?;
+        if found {
+            let (_, data) = self.payload.write(values, out)?;
+            out.events.push(EvaluatedEvent { event: self.event.clone(), data });
+        }
+        Ok(())
+    }
+}
+
 impl Index {
     /// Appends the entries of a row; those of this row begin at `first`.
     fn evaluate(&self, values: &[Value], first: usize, out: &mut Evaluation) -> Result<(), Failure> {
@@ -352,15 +403,35 @@ fn take_text(scratch: &[u8], block: &mut BytesMut) -> Result<ByteString, Failure
 }
 
 impl Object {
-    /// Adds a value; a name that is there already keeps its place.
-    fn set(&mut self, name: &Arc<str>, value: Expression<Bound>, star: bool) {
-        let value = MemberValue { value, star };
-        if let Some(member) = self.members.iter_mut().find(|member| member.name == *name) {
-            if star {
-                member.values.push(value);
-            } else {
-                member.values = vec![value];
+    fn bind(object_type: ByteString, columns: &[Output], table: &SourceTable, binder: &mut Binder<'_>) -> Self {
+        let mut object = Self { object_type, members: Vec::new(), id: None };
+        for column in columns {
+            let (origin, hides) = match column {
+                Output::Star => (Origin::Star, false),
+                Output::LegacyStar => (Origin::LegacyStar, true),
+                Output::Column { name, value } => {
+                    object.set(name, binder.bind(value), Origin::Column);
+                    continue;
+                }
+            };
+            for (index, column) in table.columns.iter().enumerate() {
+                if !hides || !column.name.starts_with('_') {
+                    object.set(&column.name, Expression::Input(Bound::At(index)), origin);
+                }
             }
+        }
+        object.id = object.members.iter().position(|member| &*member.name == "id");
+        object
+    }
+
+    /// Adds a value; a name that is there already keeps its place.
+    fn set(&mut self, name: &Arc<str>, value: Expression<Bound>, origin: Origin) {
+        let value = MemberValue { value, origin };
+        if let Some(member) = self.members.iter_mut().find(|member| member.name == *name) {
+            if origin == Origin::Column {
+                member.values.clear();
+            }
+            member.values.push(value);
             return;
         }
         let mut key = Vec::new();
@@ -393,6 +464,9 @@ impl Object {
 impl Member {
     /// What is written; `None` for a blob and for a column that the table does not have.
     fn value<'v>(&'v self, values: &'v [Value]) -> Result<Option<Cow<'v, Value>>, Failure> {
+        if self.values.iter().any(|value| value.origin == Origin::LegacyStar) {
+            return self.legacy_value(values);
+        }
         for candidate in self.values.iter().rev() {
             if candidate.value == Expression::Input(Bound::Missing) {
                 return Ok(None);
@@ -401,11 +475,26 @@ impl Member {
             if !matches!(*value, Value::Blob(_)) {
                 return Ok(Some(value));
             }
-            if !candidate.star {
+            if candidate.origin == Origin::Column {
                 return Ok(None);
             }
         }
         Ok(None)
+    }
+
+    /// The same where `*` only fills in what is missing or NULL.
+    fn legacy_value<'v>(&'v self, values: &'v [Value]) -> Result<Option<Cow<'v, Value>>, Failure> {
+        let mut found: Option<Cow<'v, Value>> = None;
+        for candidate in &self.values {
+            if candidate.origin == Origin::LegacyStar && found.as_ref().is_some_and(|value| !value.is_null()) {
+                continue;
+            }
+            found = match candidate.value {
+                Expression::Input(Bound::Missing) => None,
+                _ => Some(evaluate(&candidate.value, &|bound| read(values, &[], *bound))?),
+            };
+        }
+        Ok(found.filter(|value| !matches!(**value, Value::Blob(_))))
     }
 }
 

@@ -7,7 +7,7 @@ use bytestring::ByteString;
 use serde_json::{Map, Value as Json};
 
 use super::evaluate::{Failure, evaluate, has_equals, is_true};
-use super::expression::{EachPart, Expression, RequestInput, RequestSource};
+use super::expression::{EachInput, EachPart, Expression, RequestInput, RequestSource};
 use super::json_tree::{self, JsonTree, Numbers};
 use super::normal_form::Side;
 use super::request::{Budget, StreamSubscription};
@@ -50,15 +50,16 @@ impl Wish<'_> {
     pub(super) fn rows(
         &self,
         argument: &Expression<RequestInput>,
-        filters: &[Expression<EachPart>],
-        outputs: &[Side<EachPart>],
+        filters: &[Expression<EachInput>],
+        outputs: &[Side<EachInput>],
     ) -> Result<Vec<Vec<ByteString>>, Failure> {
         let value = evaluate(argument, &|input| Cow::Owned(self.input(input)))?;
         let mut rows = Vec::new();
         'rows: for (key, value) in json_tree::each_rows(&value)? {
-            let read = |part: &EachPart| match part {
-                EachPart::Key => Cow::Owned(key.clone()),
-                EachPart::Value => Cow::Owned(value.clone()),
+            let read = |input: &EachInput| match input {
+                EachInput::Part(EachPart::Key) => Cow::Owned(key.clone()),
+                EachInput::Part(EachPart::Value) => Cow::Owned(value.clone()),
+                EachInput::Request(request) => Cow::Owned(self.input(request)),
             };
             for filter in filters {
                 if !is_true(&*evaluate(filter, &read)?) {
@@ -118,9 +119,14 @@ impl Wish<'_> {
     }
 
     fn read_input(&self, input: &RequestInput) -> Value {
+        let numbers = match input.source {
+            RequestSource::TokenParameters | RequestSource::UserParameters => Numbers::Exact,
+            _ => Numbers::Doubles,
+        };
         let source = match input.source {
             RequestSource::Auth => Some(self.identity.claims()),
-            RequestSource::Connection => Some(self.parameters),
+            RequestSource::TokenParameters => self.identity.claims().get("parameters").and_then(Json::as_object),
+            RequestSource::Connection | RequestSource::UserParameters => Some(self.parameters),
             RequestSource::Subscription => match self.subscription {
                 None => None,
                 Some(wish) => match &wish.parameters {
@@ -132,7 +138,7 @@ impl Wish<'_> {
         };
         let Some(source) = source else { return Value::Null };
         let Some((first, rest)) = input.path.split_first() else {
-            return JsonTree::Object(entries(source)).value(Numbers::Doubles);
+            return JsonTree::Object(entries(source)).value(numbers);
         };
         let mut found = source.get(&**first);
         let mut rest = rest.iter();
@@ -149,7 +155,7 @@ impl Wish<'_> {
                 _ => None,
             };
         }
-        found.map_or(Value::Null, |found| JsonTree::from(found).value(Numbers::Doubles))
+        found.map_or(Value::Null, |found| JsonTree::from(found).value(numbers))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Reading and running recorded cases.
 
 mod answer;
+mod buckets;
 mod input;
 
 use std::collections::BTreeMap;

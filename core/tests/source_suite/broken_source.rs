@@ -157,7 +157,7 @@ impl BrokenSource {
             Fault::TakesAnyState => start.state = start.state.filter(|state| state.0.len() == 8),
             Fault::SendsAllTables => {
                 let all = TablePattern { prefix: true, ..TablePattern::default() };
-                start.selection = TableSelection { patterns: vec![all] };
+                start.selection = TableSelection { patterns: vec![all], ..TableSelection::default() };
             }
             Fault::GoesOnAfterLostHistory | Fault::TakesAnyPosition => {
                 let last = position(number(&self.end().await?) - 1);

@@ -33,6 +33,9 @@ pub(super) enum Function {
     StAsText,
     StX,
     StY,
+    JsonValid,
+    LegacyJsonArrayLength,
+    LegacyJsonExtract,
 }
 
 /// Each function with its name and its smallest and greatest number of arguments.
@@ -59,10 +62,28 @@ const FUNCTIONS: [(&str, Function, usize, usize); 20] = [
     ("st_y", Function::StY, 1, 1),
 ];
 
+/// What only bucket definitions and streams of edition 2 have.
+const LEGACY_FUNCTIONS: [(&str, Function); 3] = [
+    ("json_valid", Function::JsonValid),
+    ("legacy json_array_length", Function::LegacyJsonArrayLength),
+    ("legacy json_extract", Function::LegacyJsonExtract),
+];
+
 impl Function {
     /// The function of this name, with its smallest and greatest number of arguments.
     pub(super) fn find(name: &str) -> Option<(Self, usize, usize)> {
         FUNCTIONS.iter().find(|(known, ..)| *known == name).map(|(_, function, least, most)| (*function, *least, *most))
+    }
+
+    /// The function of this name in editions 1 and 2, which check no numbers of arguments; without `fixed_json`, JSON
+    /// paths follow the rules of edition 1.
+    pub(super) fn find_legacy(name: &str, fixed_json: bool) -> Option<Self> {
+        Some(match name {
+            "json_valid" => Self::JsonValid,
+            "json_array_length" if !fixed_json => Self::LegacyJsonArrayLength,
+            "json_extract" if !fixed_json => Self::LegacyJsonExtract,
+            other => Self::find(other)?.0,
+        })
     }
 
     /// All names, for "did you mean".
@@ -72,10 +93,11 @@ impl Function {
 
     /// Its name, also in canonical forms.
     pub(super) fn name(self) -> &'static str {
-        FUNCTIONS.iter().find(|(_, function, ..)| *function == self).map_or("", |(name, ..)| name)
+        let known = FUNCTIONS.iter().map(|(name, function, ..)| (*name, *function)).chain(LEGACY_FUNCTIONS);
+        known.into_iter().find(|(_, function)| *function == self).map_or("", |(name, _)| name)
     }
 
-    /// Applies it. Missing arguments were refused when the config was compiled.
+    /// Applies it. Missing arguments were refused when the config was compiled; in editions 1 and 2 they are NULL.
     pub(super) fn apply(self, arguments: &[Cow<'_, Value>]) -> Result<Value, Failure> {
         let argument = |index: usize| arguments.get(index).map_or(&Value::Null, |value| &**value);
         let first = argument(0);
@@ -100,6 +122,9 @@ impl Function {
             Self::JsonKeys => json::keys(first)?,
             Self::JsonArrayLength => json::array_length(first, arguments.get(1).map(|path| &**path))?,
             Self::JsonExtract => json::extract(first, argument(1))?,
+            Self::JsonValid => json::valid(first),
+            Self::LegacyJsonArrayLength => json::legacy_array_length(first, arguments.get(1).map(|path| &**path))?,
+            Self::LegacyJsonExtract => json::legacy_extract(first, argument(1))?,
             Self::UnixEpoch => time::unixepoch(first, arguments.get(1..).unwrap_or_default()),
             Self::DateTime => time::datetime(first, arguments.get(1..).unwrap_or_default()),
             Self::StAsGeoJson => geometry::as_geojson(first)?,
@@ -118,4 +143,14 @@ pub(super) fn arrow(json: &Value, key: &Value) -> Result<Value, Failure> {
 /// `->>`: what stands under the key, as a value.
 pub(super) fn arrow_text(json: &Value, key: &Value) -> Result<Value, Failure> {
     json::arrow_text(json, key)
+}
+
+/// `->` by the rules of edition 1.
+pub(super) fn legacy_arrow(json: &Value, key: &Value) -> Result<Value, Failure> {
+    json::legacy_arrow(json, key)
+}
+
+/// `->>` by the rules of edition 1.
+pub(super) fn legacy_arrow_text(json: &Value, key: &Value) -> Result<Value, Failure> {
+    json::legacy_arrow_text(json, key)
 }

@@ -16,6 +16,8 @@ pub(in crate::config) struct Select {
     pub(in crate::config) columns: Vec<SelectItem>,
     pub(in crate::config) from: Vec<FromItem>,
     pub(in crate::config) condition: Option<Expr>,
+    /// `DISTINCT`.
+    pub(in crate::config) distinct: Option<Span>,
     /// The greatest depth of an expression in it.
     pub(in crate::config) depth: usize,
 }

@@ -6,4 +6,4 @@ mod expression_parser;
 mod lexer;
 mod parser;
 
-pub(super) use parser::parse;
+pub(super) use parser::{SqlDialect, parse};

@@ -79,36 +79,30 @@ pub(super) const RESERVED: [&str; 43] = [
     "window",
 ];
 
+/// Which language a query is written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::config) enum SqlDialect {
+    /// Streams of edition 3.
+    Streams,
+    /// Bucket definitions, events, and streams of edition 2: a query may select nothing.
+    Rules,
+}
+
 /// Parses one query.
-pub(in crate::config) fn parse(sql: &str) -> Result<Select, SyntaxError> {
-    let tokens = lexer::tokens(sql).map_err(|error| SyntaxError::syntax(error.span, error.message))?;
-    let mut parser = SqlParser { sql, tokens, at: 0, depth: 0 };
-    let whole = Span::new(sql.len() - sql.trim_start().len(), sql.trim_end().len());
-    match parser.peek() {
-        TokenKind::End => return Err(SyntaxError::syntax(whole, "the query is empty")),
-        TokenKind::Word(word) if word == "select" => {}
-        TokenKind::Word(word) if word == "with" => {
-            return Err(SyntaxError::new("not-a-select", whole, "a query must be a plain SELECT, without WITH"));
+///
+/// # Errors
+/// One syntax error, or every clause that the languages do not have.
+pub(in crate::config) fn parse(sql: &str, dialect: SqlDialect) -> Result<Select, Vec<SyntaxError>> {
+    let tokens = lexer::tokens(sql).map_err(|error| vec![SyntaxError::syntax(error.span, error.message)])?;
+    let mut parser = SqlParser { sql, tokens, at: 0, depth: 0, dialect, refused: Vec::new() };
+    match parser.statement() {
+        Ok(select) if parser.refused.is_empty() => Ok(select),
+        Ok(_) => Err(parser.refused),
+        Err(error) => {
+            parser.refused.push(error);
+            Err(parser.refused)
         }
-        TokenKind::Word(word) => {
-            let error = SyntaxError::new("not-a-select", whole, "a query must be a SELECT");
-            return Err(match nearest_name(word, &["select"]) {
-                Some(_) => error.help("did you mean `SELECT`?"),
-                None => error,
-            });
-        }
-        _ => return Err(SyntaxError::new("not-a-select", whole, "a query must be a SELECT")),
     }
-    let select = parser.select()?;
-    if parser.eat_symbol(";") {
-        if !matches!(parser.peek(), TokenKind::End) {
-            return Err(SyntaxError::new("multiple-statements", parser.span(), "only one query may stand here")
-                .help("write each query as its own item of `queries`"));
-        }
-    } else if !matches!(parser.peek(), TokenKind::End) {
-        return Err(parser.unexpected("the end of the query"));
-    }
-    Ok(select)
 }
 
 pub(super) struct SqlParser<'a> {
@@ -116,9 +110,42 @@ pub(super) struct SqlParser<'a> {
     tokens: Vec<Token>,
     at: usize,
     pub(super) depth: usize,
+    dialect: SqlDialect,
+    /// Clauses that the languages do not have; they are read all the same, so that all of them are told.
+    refused: Vec<SyntaxError>,
 }
 
 impl SqlParser<'_> {
+    /// The whole text.
+    fn statement(&mut self) -> Result<Select, SyntaxError> {
+        let whole = Span::new(self.sql.len() - self.sql.trim_start().len(), self.sql.trim_end().len());
+        match self.peek() {
+            TokenKind::End => return Err(SyntaxError::syntax(whole, "the query is empty")),
+            TokenKind::Word(word) if word == "select" => {}
+            TokenKind::Word(word) if word == "with" => {
+                return Err(SyntaxError::new("not-a-select", whole, "a query must be a plain SELECT, without WITH"));
+            }
+            TokenKind::Word(word) => {
+                let error = SyntaxError::new("not-a-select", whole, "a query must be a SELECT");
+                return Err(match nearest_name(word, &["select"]) {
+                    Some(_) => error.help("did you mean `SELECT`?"),
+                    None => error,
+                });
+            }
+            _ => return Err(SyntaxError::new("not-a-select", whole, "a query must be a SELECT")),
+        }
+        let select = self.select()?;
+        if self.eat_symbol(";") {
+            if !matches!(self.peek(), TokenKind::End) {
+                return Err(SyntaxError::new("multiple-statements", self.span(), "only one query may stand here")
+                    .help("write each query as its own item of `queries`"));
+            }
+        } else if !matches!(self.peek(), TokenKind::End) {
+            return Err(self.unexpected("the end of the query"));
+        }
+        Ok(select)
+    }
+
     pub(super) fn peek(&self) -> &TokenKind {
         &self.tokens[self.at].kind
     }
@@ -258,17 +285,22 @@ impl SqlParser<'_> {
     fn select_body(&mut self) -> Result<Select, SyntaxError> {
         let start = self.span();
         self.expect_word("select")?;
-        // Rows are distinct by table and id anyway.
+        let distinct = self.is_word("distinct").then(|| self.span());
         if self.eat_word("distinct") && self.is_word("on") {
             return Err(self.clause("DISTINCT ON"));
         }
         self.eat_word("all");
-        if matches!(self.peek(), TokenKind::End) || self.is_word("from") || self.is_symbol(";") {
+        let nothing = matches!(self.peek(), TokenKind::End) || self.is_symbol(";");
+        let nothing = nothing || self.is_word("from") || self.is_word("where");
+        if nothing && (self.dialect == SqlDialect::Streams || distinct.is_some()) {
             return Err(SyntaxError::syntax(self.span(), "a SELECT needs columns").help("`*` stands for all of them"));
         }
-        let mut columns = vec![self.select_item()?];
-        while self.eat_symbol(",") {
+        let mut columns = Vec::new();
+        while !nothing {
             columns.push(self.select_item()?);
+            if !self.eat_symbol(",") {
+                break;
+            }
         }
         let mut from = Vec::new();
         if self.eat_word("from") {
@@ -280,7 +312,8 @@ impl SqlParser<'_> {
             }
         }
         let condition = if self.eat_word("where") { Some(self.expression(0)?) } else { None };
-        self.refused_clause()?;
+        let end = self.previous();
+        while self.refused_clause()? {}
         let relations = from.iter().map(|item: &FromItem| match &item.relation {
             Relation::Table { .. } => 0,
             Relation::Function(call) => call.arguments.iter().map(|argument| argument.depth).max().unwrap_or(0),
@@ -292,7 +325,7 @@ impl SqlParser<'_> {
             .chain(conditions.map(|condition| condition.depth))
             .max()
             .unwrap_or(0);
-        Ok(Select { span: start.to(self.previous()), columns, from, condition, depth })
+        Ok(Select { span: start.to(end), columns, from, condition, distinct, depth })
     }
 
     fn select_item(&mut self) -> Result<SelectItem, SyntaxError> {
@@ -391,23 +424,50 @@ impl SqlParser<'_> {
         })
     }
 
-    fn refused_clause(&self) -> Result<(), SyntaxError> {
-        let TokenKind::Word(word) = self.peek() else { return Ok(()) };
-        Err(match word.as_str() {
-            "group" => self.clause("GROUP BY"),
-            "having" => self.clause("HAVING"),
-            "order" => self.clause("ORDER BY"),
-            "limit" => self.clause("LIMIT"),
-            "offset" => self.clause("OFFSET"),
-            "fetch" => self.clause("FETCH"),
-            "for" => self.clause("FOR"),
-            "window" => self.clause("WINDOW"),
+    /// Reads a clause that is refused; whether there was one.
+    fn refused_clause(&mut self) -> Result<bool, SyntaxError> {
+        let TokenKind::Word(word) = self.peek() else { return Ok(false) };
+        let (name, words) = match word.as_str() {
+            "group" => ("GROUP BY", 2),
+            "having" => ("HAVING", 1),
+            "order" => ("ORDER BY", 2),
+            "limit" => ("LIMIT", 1),
+            "offset" => ("OFFSET", 1),
+            "fetch" => ("FETCH", 1),
+            "for" => ("FOR", 1),
+            "window" => ("WINDOW", 1),
             "union" | "intersect" | "except" => {
                 let message = format!("{} is not supported: a query is a single SELECT", word.to_uppercase());
-                SyntaxError::new("not-a-select", self.span(), message)
-                    .help("write each SELECT as its own item of `queries`")
+                return Err(SyntaxError::new("not-a-select", self.span(), message)
+                    .help("write each SELECT as a query of its own"));
             }
-            _ => return Ok(()),
-        })
+            _ => return Ok(false),
+        };
+        let mut refused = self.clause(name);
+        let start = self.span();
+        for _ in 0..words {
+            self.advance();
+        }
+        // What it says does not matter; the next clause begins with a word of its own.
+        let mut depth = 0usize;
+        loop {
+            match self.peek() {
+                TokenKind::End => break,
+                TokenKind::Symbol("(") => depth += 1,
+                TokenKind::Symbol(")") if depth == 0 => break,
+                TokenKind::Symbol(")") => depth -= 1,
+                TokenKind::Symbol(";") => break,
+                TokenKind::Word(word) if depth == 0 => match word.as_str() {
+                    "group" | "having" | "order" | "limit" | "offset" | "fetch" | "for" | "window" | "union"
+                    | "intersect" | "except" => break,
+                    _ => {}
+                },
+                _ => {}
+            }
+            self.advance();
+        }
+        refused.span = start.to(self.previous());
+        self.refused.push(refused);
+        Ok(true)
     }
 }

@@ -77,15 +77,23 @@ impl NaiveConfig {
     pub fn parse(text: &str) -> std::result::Result<Self, Diagnostics> {
         let mut report = Report::default();
         let root = document::read(text, &mut report);
-        let Outline { streams, .. } = outline::read(root.as_ref(), &mut report);
+        let streams = match outline::read(root.as_ref(), &mut report) {
+            Some(Outline { options, streams, .. }) if options.edition == Some(outline::EDITION) => streams,
+            _ => {
+                report.fatal("not-known-here", Default::default(), "only streams of edition 3 are known here");
+                Vec::new()
+            }
+        };
         let mut naive = Self { streams: Vec::new() };
         for stream in &streams {
             let mut queries = Vec::new();
             for scalar in &stream.queries {
-                match sql::parse(scalar.text()) {
+                match sql::parse(scalar.text(), sql::SqlDialect::Streams) {
                     Ok(select) => queries.push(select),
-                    Err(error) => {
-                        report.of(scalar).fatal(error.kind, error.span, error.message);
+                    Err(errors) => {
+                        for error in errors {
+                            report.of(scalar).fatal(error.kind, error.span, error.message);
+                        }
                     }
                 }
             }

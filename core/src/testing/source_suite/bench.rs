@@ -30,7 +30,7 @@ impl Bench {
             hand.create_table(name, columns).await;
             patterns.push(pattern(name, false, None));
         }
-        let bench = Self { hand, model, selection: TableSelection { patterns } };
+        let bench = Self { hand, model, selection: TableSelection { patterns, ..TableSelection::default() } };
         bench.commit(&[]).await;
         bench
     }

@@ -116,6 +116,8 @@ impl Expected {
             let rows = lookups.get(&(wanted.index, wanted.values.clone())).cloned().unwrap_or_default();
             LookupRows { rows }
         });
+        // Streams alone cannot fail a request.
+        let resolved = resolved.unwrap_or_else(|error| panic!("the request of {identity:?}: {error}"));
         resolved.buckets.into_iter().map(|bucket| ((bucket.definition, bucket.parameters), bucket.priority)).collect()
     }
 
