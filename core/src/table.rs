@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use sha2::{Digest, Sha256};
 
+use crate::config::ValueOptions;
 use crate::value::Value;
 
 /// A table as the source describes it at one point of its stream.
@@ -100,6 +101,10 @@ pub struct SourceRow {
 pub struct TableSelection {
     /// One entry per table pattern; a table may match several.
     pub patterns: Vec<TablePattern>,
+    /// How the types of their columns become values. The default leaves no trace in what is made of a selection, such as a
+    /// hash of it.
+    #[serde(default, skip_serializing_if = "ValueOptions::is_default")]
+    pub values: ValueOptions,
 }
 
 /// A table, or all tables with a prefix, and the columns that are read.

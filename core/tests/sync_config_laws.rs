@@ -22,7 +22,7 @@ fn check(text: &str) {
 }
 
 fn sql_word() -> impl Strategy<Value = String> {
-    const WORDS: [&str; 72] = [
+    const WORDS: [&str; 78] = [
         "SELECT",
         "FROM",
         "WHERE",
@@ -83,6 +83,12 @@ fn sql_word() -> impl Strategy<Value = String> {
         "\"t%\"",
         "id",
         "auth.user_id()",
+        "request.user_id()",
+        "request.jwt() ->> 'x'",
+        "bucket.a",
+        "token_parameters.x",
+        "json_each(",
+        "_priority",
         "auth.parameter('x')",
         "subscription.parameter",
         "'text'",
@@ -99,6 +105,17 @@ fn sql_word() -> impl Strategy<Value = String> {
     prop_oneof![9 => proptest::sample::select(WORDS.as_slice()).prop_map(str::to_owned), 1 => "\\PC{0,4}"]
 }
 
+/// Each kind of query of the older languages.
+fn queries_in_yaml(sql: &str) -> [String; 4] {
+    let sql = json!(sql);
+    [
+        format!("bucket_definitions:\n  d:\n    data: [{sql}]\n"),
+        format!("bucket_definitions:\n  d:\n    parameters: [{sql}]\n    data: [SELECT * FROM t WHERE a = bucket.a]\n"),
+        format!("config: {{ edition: 2 }}\nstreams:\n  s:\n    query: {sql}\n"),
+        format!("config: {{ edition: 3 }}\nstreams: {{}}\nevent_definitions:\n  e:\n    payloads: [{sql}]\n"),
+    ]
+}
+
 fn query_in_yaml(sql: &str) -> String {
     format!("config: {{ edition: 3 }}\nstreams:\n  s:\n    query: {}\n", json!(sql))
 }
@@ -112,20 +129,25 @@ proptest! {
     }
 
     #[test]
-    fn any_yaml_is_answered(lines in proptest::collection::vec("[ ]{0,6}(- |streams|config|s|query|queries|edition|priority|with)?(: |:)?(3|true|\\||>|'a|\"b\"|\\[|\\{|&x|\\*x|!t|SELECT \\* FROM t)?", 0..12)) {
+    fn any_yaml_is_answered(lines in proptest::collection::vec("[ ]{0,6}(- |streams|config|s|query|queries|edition|priority|with|bucket_definitions|data|parameters|event_definitions|payloads)?(: |:)?(3|true|\\||>|'a|\"b\"|\\[|\\{|&x|\\*x|!t|SELECT \\* FROM t)?", 0..12)) {
         check(&lines.join("\n"));
         check(&format!("config: {{ edition: 3 }}\nstreams:\n  s:\n{}", lines.join("\n")));
     }
 
     #[test]
     fn any_sql_is_answered(words in proptest::collection::vec(sql_word(), 0..40)) {
-        check(&query_in_yaml(&words.join(" ")));
-        check(&query_in_yaml(&format!("SELECT * FROM t WHERE {}", words.join(" "))));
+        let words = words.join(" ");
+        for sql in [words.clone(), format!("SELECT * FROM t WHERE {words}"), format!("SELECT a FROM t WHERE a = bucket.a AND {words}")] {
+            check(&query_in_yaml(&sql));
+            queries_in_yaml(&sql).iter().for_each(|config| check(config));
+        }
     }
 
     #[test]
     fn deep_nesting_is_answered(depth in 1usize..3000, open in proptest::sample::select(["(", "NOT ", "- ", "upper(", "x IN (SELECT ", "CASE WHEN ", "a + ", "a AND ", "a IS NULL = ", "ARRAY["].as_slice())) {
-        check(&query_in_yaml(&format!("SELECT * FROM t WHERE {}1", open.repeat(depth))));
+        let sql = format!("SELECT * FROM t WHERE {}1", open.repeat(depth));
+        check(&query_in_yaml(&sql));
+        check(&queries_in_yaml(&sql)[depth % 4]);
     }
 
     #[test]

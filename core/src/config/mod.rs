@@ -111,7 +111,6 @@ struct Inner {
     warnings: Diagnostics,
     plan: Plan,
     selection: TableSelection,
-    values: ValueOptions,
     names: Vec<Arc<str>>,
 }
 
@@ -126,21 +125,21 @@ impl SyncConfig {
         let mut planner = Planner::default();
         let mut places = Places::new(text);
         let mut values = ValueOptions::default();
-        if root.is_some() || report.is_empty() {
-            if let Some(outline) = outline::read(root.as_ref(), &mut report) {
-                values = outline.options.values;
-                compile_all(&outline, &mut planner, &mut places, &mut report);
-            }
+        if (root.is_some() || report.is_empty())
+            && let Some(outline) = outline::read(root.as_ref(), &mut report)
+        {
+            values = outline.options.values;
+            compile_all(&outline, &mut planner, &mut places, &mut report);
         }
         let warnings = report.finish(text);
         if warnings.is_fatal() {
             return Err(warnings);
         }
         let plan = planner.finish();
-        let selection = selection(&plan, places);
+        let selection = selection(&plan, places, values);
         let streams = plan.streams.iter().filter(|stream| stream.kind == StreamKind::Stream);
         let names = streams.map(|stream| Arc::clone(&stream.name)).collect();
-        Ok(Self(Arc::new(Inner { text: text.into(), warnings, plan, selection, values, names })))
+        Ok(Self(Arc::new(Inner { text: text.into(), warnings, plan, selection, names })))
     }
 
     /// What is not wrong, but should be looked at.
@@ -153,9 +152,15 @@ impl SyncConfig {
         &self.0.text
     }
 
-    /// How the source is to map the types of its columns.
+    /// How the source is to map the types of its columns; part of the [`selection`](Self::selection) that it is given.
     pub fn value_options(&self) -> &ValueOptions {
-        &self.0.values
+        &self.0.selection.values
+    }
+
+    /// The names of the events, in the order of the config.
+    pub fn event_names(&self) -> impl Iterator<Item = &ByteString> {
+        let mut known = BTreeSet::new();
+        self.0.plan.events.iter().map(|query| &query.event).filter(move |event| known.insert(*event))
     }
 
     /// The names of the streams, in the order of the config; bucket definitions are none.
@@ -352,7 +357,7 @@ fn note_outputs(columns: &[Output], read: &mut Option<BTreeSet<Arc<str>>>) {
 }
 
 /// One pattern per table reference, with every column that is read of it.
-fn selection(plan: &Plan, mut places: Places<'_>) -> TableSelection {
+fn selection(plan: &Plan, mut places: Places<'_>, values: ValueOptions) -> TableSelection {
     let mut patterns = ReadColumns::new();
     for evaluator in plan.definitions.iter().flat_map(Definition::evaluators) {
         let read = read_columns(&mut patterns, &evaluator.rows);
@@ -373,7 +378,7 @@ fn selection(plan: &Plan, mut places: Places<'_>) -> TableSelection {
         columns: columns.map(|columns| columns.into_iter().collect()),
         places: places.take(&table),
     });
-    TableSelection { patterns: patterns.collect() }
+    TableSelection { patterns: patterns.collect(), values }
 }
 
 #[cfg(test)]

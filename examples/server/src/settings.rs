@@ -101,7 +101,10 @@ impl Settings {
         let path = self.sync_config.display();
         let text = fs::read_to_string(&self.sync_config).with_context(|| format!("cannot read {path}"))?;
         match SyncConfig::parse(&text) {
-            Ok(config) => Ok(config),
+            Ok(config) => {
+                config.check_carried_out().with_context(|| format!("{path} cannot be used"))?;
+                Ok(config)
+            }
             Err(diagnostics) => bail!("{path} is refused:\n{diagnostics}"),
         }
     }

@@ -75,12 +75,12 @@ async fn connect(url: &str) -> Client {
 
 /// All columns of these tables, in schema `public`; `t%` is a prefix.
 pub(crate) fn tables(names: &[&str]) -> TableSelection {
-    TableSelection { patterns: names.iter().map(|name| pattern(name, None)).collect() }
+    TableSelection { patterns: names.iter().map(|name| pattern(name, None)).collect(), ..Default::default() }
 }
 
 /// Some columns of a table.
 pub(crate) fn columns(name: &str, columns: &[&str]) -> TableSelection {
-    TableSelection { patterns: vec![pattern(name, Some(columns))] }
+    TableSelection { patterns: vec![pattern(name, Some(columns))], ..Default::default() }
 }
 
 fn pattern(name: &str, columns: Option<&[&str]>) -> TablePattern {

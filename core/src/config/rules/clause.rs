@@ -79,10 +79,12 @@ pub(super) fn connect(
     let mut class = members.next()?;
     let mut values = vec![class.value.clone()];
     for member in members {
+        if class.class == Class::Parameter && !matches!(member.class, Class::Static | Class::Parameter) {
+            // What it asks of parameters is known by its form.
+            class.value = Expression::all(operation, values.clone());
+        }
         class.class = pair(operation, &class, &member, span, computes, report)?;
         values.push(member.value);
-        // Of a match only the inputs matter below, and of a parameter its form.
-        class.value = Expression::Call(operation, values.clone());
     }
     Some(Clause::new(Expression::all(operation, values), class.class))
 }

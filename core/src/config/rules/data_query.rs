@@ -25,6 +25,9 @@ use crate::value::Value;
 /// A parameter of the bucket, and the values of a row that it may have.
 type Pair = (Arc<str>, Side<ConditionInput>);
 
+/// The values of a row for one parameter, with what can be searched last.
+type Sides = BTreeMap<(bool, String), Side<RowInput>>;
+
 /// What becomes of a data query; nothing after problems were reported.
 pub(super) fn compile(
     scalar: &Scalar,
@@ -133,7 +136,7 @@ fn keyed(
     pairs: Vec<Pair>,
     names: &Names,
 ) -> Option<RowMatch> {
-    let mut keys: BTreeMap<Arc<str>, BTreeMap<(bool, String), Side<RowInput>>> = BTreeMap::new();
+    let mut keys: BTreeMap<Arc<str>, Sides> = BTreeMap::new();
     for (name, side) in pairs {
         let side = side.with(row_side(side.expression(), &[])?);
         // A value comes before a list, in which it is then searched.

@@ -296,10 +296,10 @@ impl SqlParser<'_> {
             return Err(SyntaxError::syntax(self.span(), "a SELECT needs columns").help("`*` stands for all of them"));
         }
         let mut columns = Vec::new();
-        while !nothing {
+        if !nothing {
             columns.push(self.select_item()?);
-            if !self.eat_symbol(",") {
-                break;
+            while self.eat_symbol(",") {
+                columns.push(self.select_item()?);
             }
         }
         let mut from = Vec::new();
