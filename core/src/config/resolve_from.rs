@@ -341,9 +341,9 @@ pub(super) fn table_reference(
     let schema = match schema {
         None => None,
         Some(schema) => {
-            // `"connection.schema"`: there is one connection, called `default`.
+            // `"connection.schema"`: tables of the connection `default` go by their schema alone, and those of another one,
+            // which no source has yet, by both.
             let text = match schema.text.split_once('.') {
-                None => schema.text.as_str(),
                 Some((_, rest)) if rest.contains('.') => {
                     report
                         .fatal("bad-schema-name", schema.span, "there are too many dots in this schema")
@@ -351,13 +351,7 @@ pub(super) fn table_reference(
                     return None;
                 }
                 Some(("default", rest)) => rest,
-                Some((connection, _)) => {
-                    let message = format!("there is no source connection `{connection}`");
-                    report
-                        .fatal("bad-schema-name", schema.span, message)
-                        .help("there is one, `default`, which may be left out");
-                    return None;
-                }
+                _ => schema.text.as_str(),
             };
             Some(Arc::from(text))
         }

@@ -80,7 +80,11 @@ impl Row {
         };
         SourceTable {
             id: TableId(1),
-            schema: self.schema.as_str().into(),
+            // Tables of other connections go by both names.
+            schema: match self.connection.as_str() {
+                "default" => self.schema.as_str().into(),
+                other => format!("{other}.{}", self.schema).into(),
+            },
             name: self.table.as_str().into(),
             columns: self.columns.0.iter().map(column).collect(),
         }
