@@ -101,9 +101,9 @@ pub struct SourceRow {
 pub struct TableSelection {
     /// One entry per table pattern; a table may match several.
     pub patterns: Vec<TablePattern>,
-    /// How the types of their columns become values. The default leaves no trace in what is made of a selection, such as a
-    /// hash of it.
-    #[serde(default, skip_serializing_if = "ValueOptions::is_default")]
+    /// How the types of their columns become values. Not stored: a source that follows other mappings than the default has to
+    /// keep by itself which one it has followed.
+    #[serde(skip)]
     pub values: ValueOptions,
 }
 

@@ -30,7 +30,7 @@ pub(crate) fn check_values(selection: &TableSelection, findings: &mut Findings) 
 
 #[cfg(test)]
 mod tests {
-    use syncline_core::{SyncConfig, ValueOptions};
+    use syncline_core::SyncConfig;
 
     use super::*;
 
@@ -55,15 +55,5 @@ mod tests {
             let problem = problem(config).unwrap_or_default();
             assert!(problem.contains(&format!("under `config`, {change} (")), "{config}: {problem}");
         }
-    }
-
-    #[test]
-    fn another_mapping_is_another_selection() {
-        let mut selection = TableSelection::default();
-        let hash = |selection: &TableSelection| crate::state::selection_hash(selection).ok();
-        let before = hash(&selection);
-        assert_eq!(selection.values, ValueOptions::default());
-        selection.values.custom_types = false;
-        assert_ne!(hash(&selection), before);
     }
 }
