@@ -18,6 +18,7 @@ mod suggestion;
 mod table;
 mod time;
 mod value;
+mod value_options;
 mod write_checkpoint;
 
 // Logic.
@@ -80,7 +81,7 @@ pub use config::{
     ConfigLookup, ConfigRequest, Definition, Diagnostic, DiagnosticLevel, Diagnostics, EvaluatedEvent, EvaluatedLookup,
     EvaluatedRow, Evaluation, EvaluationError, ExplainedBranch, Explanation, Reason, RequestOutcome, RequestResolver,
     ResolveStep, ResolvedBucket, ResolvedRequest, ResolvedStream, RowOutcome, StreamSubscription, SubscriptionRef,
-    SyncConfig, TableEvaluator, TimePrecision, ValueOptions,
+    SyncConfig, TableEvaluator,
 };
 pub use conflict::{Conflict, ConflictResolver, LastWriteWins, RejectIfChanged, Resolution};
 pub use connector::{Connector, Credentials};
@@ -102,4 +103,5 @@ pub use table::{
 pub use time::{Time, WallTime};
 pub use transport::{LineStream, Transport};
 pub use value::Value;
+pub use value_options::{TimePrecision, ValueOptions};
 pub use write_checkpoint::{ClientKey, MarkerToken, WriteCheckpoint, WriteCheckpointRequest};

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use sha2::{Digest, Sha256};
 
-use crate::config::ValueOptions;
 use crate::value::Value;
+use crate::value_options::ValueOptions;
 
 /// A table as the source describes it at one point of its stream.
 ///

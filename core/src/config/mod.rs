@@ -45,7 +45,6 @@ mod sql;
 mod sql_text;
 mod stages;
 mod table_evaluator;
-mod value_options;
 mod wish;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -62,11 +61,11 @@ pub use request::{
 };
 pub use request_resolver::{RequestResolver, ResolveStep};
 pub use table_evaluator::{EvaluatedEvent, EvaluatedLookup, EvaluatedRow, Evaluation, EvaluationError, TableEvaluator};
-pub use value_options::{TimePrecision, ValueOptions};
 
 use crate::checkpoint::LookupRows;
 use crate::error::Result;
 use crate::table::{SourceTable, TablePattern, TableSelection};
+use crate::value_options::ValueOptions;
 use cte::{Cte, Ctes};
 use diagnostic::Report;
 use expression::{Expression, RowInput};

@@ -3,7 +3,7 @@
 use super::diagnostic::Report;
 use super::document::{Node, NodeKind};
 use super::outline::{EDITION, boolean, integer, map, unknown_key};
-use super::value_options::{TimePrecision, ValueOptions};
+use crate::value_options::{TimePrecision, ValueOptions};
 
 const KEYS: [&str; 8] = [
     "edition",

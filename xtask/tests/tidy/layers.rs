@@ -27,6 +27,7 @@ const DATA: &[&str] = &[
     "table",
     "time",
     "value",
+    "value_options",
     "write_checkpoint",
 ];
 const LOGIC: &[&str] = &["config", "protocol", "jwt"];

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// How a source maps the types of its columns: the options of `config` that change data. They are for the source to follow;
-/// nothing in this module reads them.
+/// nothing in this crate reads them.
 ///
 /// ```
 /// use syncline_core::{SyncConfig, ValueOptions};
@@ -41,9 +41,9 @@ pub enum TimePrecision {
 }
 
 impl TimePrecision {
-    pub(super) const NAMES: [&str; 4] = ["seconds", "milliseconds", "microseconds", "nanoseconds"];
+    pub(crate) const NAMES: [&str; 4] = ["seconds", "milliseconds", "microseconds", "nanoseconds"];
 
-    pub(super) fn find(name: &str) -> Option<Self> {
+    pub(crate) fn find(name: &str) -> Option<Self> {
         Some(match name {
             "seconds" => Self::Seconds,
             "milliseconds" => Self::Milliseconds,
@@ -66,7 +66,7 @@ impl TimePrecision {
 
 impl ValueOptions {
     /// What a config of this edition has if it says nothing else.
-    pub(super) fn of_edition(edition: i64) -> Self {
+    pub(crate) fn of_edition(edition: i64) -> Self {
         let fixed = edition >= 2;
         Self { iso8601_timestamps: fixed, custom_types: fixed, max_precision: None }
     }
