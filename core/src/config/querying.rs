@@ -7,7 +7,6 @@ use bytestring::ByteString;
 use super::evaluate::Failure;
 use super::plan::{KeyValue, Querier, Stage};
 use super::relation::{Column, Relation, elements};
-use super::request::REQUEST_LIMIT;
 use super::wish::Wish;
 
 /// A question to a lookup index of the config.
@@ -110,8 +109,8 @@ impl Querying<'_> {
                 };
                 let relation = found.remove(place);
                 let equal = equal_columns(keys, &gathered, &relation);
-                if equal.is_empty() && gathered.product(&relation) > REQUEST_LIMIT {
-                    return Err(too_many().into());
+                if equal.is_empty() && gathered.product(&relation) > self.limit() {
+                    return Err(self.too_many().into());
                 }
                 gathered = gathered.join(&relation, &equal);
                 self.wish.budget.spend(gathered.size());
@@ -181,8 +180,8 @@ impl Querying<'_> {
                 Some(place) => vec![&row[place]],
                 None => key.request.iter().flatten().collect(),
             };
-            if texts.len().saturating_mul(own.len()) > REQUEST_LIMIT {
-                return Err(too_many());
+            if texts.len().saturating_mul(own.len()) > self.limit() {
+                return Err(self.too_many());
             }
             texts = texts
                 .iter()
@@ -236,6 +235,15 @@ impl Querying<'_> {
         Ok(combined.iter().map(|values| ByteString::from(format!("[{}]", values.join(",")))).collect())
     }
 
+    fn limit(&self) -> usize {
+        self.wish.budget.combinations
+    }
+
+    fn too_many(&self) -> Failure {
+        let message = format!("this request asks for more than {} buckets of one kind", self.limit());
+        Failure::new("too-many-buckets", message)
+    }
+
     /// Each of `heads` with each of `rows` written into the places (target, place in the row).
     fn extended(
         &self,
@@ -243,8 +251,8 @@ impl Querying<'_> {
         rows: &[Vec<ByteString>],
         targets: &[(usize, usize)],
     ) -> Result<Vec<Vec<ByteString>>, Stop> {
-        if heads.len().saturating_mul(rows.len()) > REQUEST_LIMIT {
-            return Err(too_many().into());
+        if heads.len().saturating_mul(rows.len()) > self.limit() {
+            return Err(self.too_many().into());
         }
         let width = heads.first().map_or(0, Vec::len) * size_of::<ByteString>() + size_of::<Vec<ByteString>>();
         let bytes = |rows: &[Vec<ByteString>]| rows.iter().flatten().map(|text| text.len()).sum::<usize>();
@@ -265,10 +273,6 @@ impl Querying<'_> {
         }
         Ok(combined)
     }
-}
-
-fn too_many() -> Failure {
-    Failure::new("too-many-buckets", format!("this request asks for more than {REQUEST_LIMIT} buckets of one kind"))
 }
 
 /// Whether a column is needed after this stage.

@@ -11,11 +11,13 @@ use crate::error::Error;
 use crate::identity::Identity;
 
 /// Buckets that one kind of bucket may have in one subscription, so that lists of a client cannot exhaust the memory.
-pub(super) const REQUEST_LIMIT: usize = 10_000;
+const REQUEST_LIMIT: usize = 10_000;
 /// Reasons per bucket that a resolution may give, on average, at its limit of buckets.
 const REASONS_PER_BUCKET: usize = 4;
 /// Bytes of values and parameters that a resolution may handle: what takes a moment, and no longer.
 const REQUEST_BYTES: usize = 16 << 20;
+/// The same for each bucket, where many are allowed.
+const BYTES_PER_BUCKET: usize = 1_600;
 
 /// What a client asks for, and who it is.
 #[derive(Debug, Clone, Copy)]
@@ -100,6 +102,8 @@ pub(super) struct Budget {
     pub(super) buckets: usize,
     /// Reasons of all buckets together.
     pub(super) reasons: usize,
+    /// Buckets of one kind in one subscription, and keys of one lookup.
+    pub(super) combinations: usize,
     /// Bytes that values and parameters may still take.
     bytes: Cell<usize>,
 }
@@ -107,12 +111,15 @@ pub(super) struct Budget {
 impl Budget {
     /// For at most so many buckets.
     pub(super) fn new(buckets: usize) -> Self {
-        Self { buckets, reasons: buckets.saturating_mul(REASONS_PER_BUCKET), bytes: Cell::new(REQUEST_BYTES) }
+        let bytes = REQUEST_BYTES.max(buckets.saturating_mul(BYTES_PER_BUCKET));
+        let reasons = buckets.saturating_mul(REASONS_PER_BUCKET);
+        Self { buckets, reasons, combinations: REQUEST_LIMIT.max(buckets), bytes: Cell::new(bytes) }
     }
 
     /// Whatever it takes.
     pub(super) fn unlimited() -> Self {
-        Self { buckets: usize::MAX, reasons: usize::MAX, bytes: Cell::new(usize::MAX) }
+        let (buckets, reasons) = (usize::MAX, usize::MAX);
+        Self { buckets, reasons, combinations: REQUEST_LIMIT, bytes: Cell::new(usize::MAX) }
     }
 
     pub(super) fn spend(&self, bytes: usize) {
