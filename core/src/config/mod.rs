@@ -452,6 +452,16 @@ mod tests {
     }
 
     #[test]
+    fn a_row_that_cannot_be_evaluated_takes_no_entries_of_others_away() {
+        let config = config("  s: { query: SELECT t.* FROM t JOIN g ON t.a IN g.list WHERE g.u = auth.user_id() }");
+        let bound = config.bind(&table("g", &["id", "u", "list"]));
+        let mut out = Evaluation::new();
+        bound.evaluate(&["1".into(), "anna".into(), r#"["x"]"#.into()], &mut out);
+        bound.evaluate(&["2".into(), "ben".into(), "no list".into()], &mut out);
+        assert_eq!((out.lookups.len(), out.errors.len()), (1, 1));
+    }
+
+    #[test]
     fn two_elements_of_one_list_of_a_joined_table_may_meet_two_columns() {
         let config = config(
             "  s: { auto_subscribe: true, query: SELECT t.* FROM t JOIN g ON t.a IN g.list AND t.b IN g.list WHERE g.u = auth.user_id() }",

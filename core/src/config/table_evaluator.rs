@@ -252,7 +252,9 @@ impl TableEvaluator {
         let first = out.lookups.len();
         for index in &self.indexes {
             if let Err(failure) = index.evaluate(values, first, out) {
-                out.lookups.retain(|entry| entry.index != index.index);
+                // Those of rows before stay.
+                let own = out.lookups.split_off(first);
+                out.lookups.extend(own.into_iter().filter(|entry| entry.index != index.index));
                 let Failure { kind, message } = failure;
                 out.errors.push(EvaluationError { definition: index.form, kind, message });
             }

@@ -198,6 +198,7 @@ impl Inner {
 
     /// Makes sure that the store has this config, or says how they differ.
     async fn deploy(&self, resume: &Resume) -> Result<Arc<DeployedConfig>> {
+        self.config.check_carried_out()?;
         if let Some(config) = &resume.config {
             self.config.check_deployed(config)?;
             if config.text == *self.config.text() {
