@@ -101,7 +101,9 @@ impl Oracle {
         let (before, now) = (&before.checkpoint.config, &now.checkpoint.config);
         let same = before.text == now.text || before.definitions == now.definitions;
         let alone = self.clients[client].base.is_empty();
-        holds("S8", same || alone, || format!("client {client} shows a part of checkpoint {at}, which is of another config"))
+        holds("S8", same || alone, || {
+            format!("client {client} shows a part of checkpoint {at}, which is of another config")
+        })
     }
 
     fn has_its_own(&mut self, stream: u64, at: OpId, are: BTreeSet<ByteString>) -> Verdict {
