@@ -103,6 +103,8 @@ struct ClientModel {
     key: ClientKey,
     /// What the last publishes showed.
     base: Rows,
+    /// The checkpoint of the last publish, whole or in part.
+    based_on: OpId,
     /// The last checkpoint that was shown whole.
     shown: OpId,
     /// The subscriptions of its request.
@@ -156,6 +158,7 @@ impl Oracle {
             identity,
             key,
             base: Rows::new(),
+            based_on: OpId::ZERO,
             shown: OpId::ZERO,
             subscriptions: Vec::new(),
             wanted: Vec::new(),

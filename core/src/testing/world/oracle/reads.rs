@@ -81,8 +81,10 @@ impl Oracle {
                 model.released.extend(released.map(|name| (write.transaction.transaction_id, name)));
             }
             model.base.extend(rows);
+            model.based_on = request.target.last_op_id;
         } else {
             model.base = rows;
+            model.based_on = request.target.last_op_id;
             model.pending.clear();
             model.released.clear();
             model.shown = request.target.last_op_id;

@@ -93,7 +93,7 @@ impl Oracle {
 
     /// S8 as well: see [above](Self::s8_a_stream_has_one_config).
     pub(super) fn s8_a_switch_is_never_shown_in_parts(&self, client: usize, at: OpId) -> Verdict {
-        let (Some(before), Some(now)) = (self.shown.get(&self.clients[client].shown), self.shown.get(&at)) else {
+        let (Some(before), Some(now)) = (self.shown.get(&self.clients[client].based_on), self.shown.get(&at)) else {
             return Ok(());
         };
         // The same config in another store is no switch: what is shown are rows of the same tables and streams. Nor is one
