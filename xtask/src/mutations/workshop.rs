@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -183,23 +184,24 @@ impl Workshop {
     /// Runs a command to its end: whether it passed, unless it was stopped at the limit, and all that it wrote.
     fn run(&self, name: &str, mut command: Command, limit: Duration) -> Result<(Option<bool>, String)> {
         let path = self.directory.join("logs").join(format!("{name}.txt"));
-        let log = File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
-        let began = Instant::now();
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .with_context(|| format!("cannot start `{}`", workspace::show(&command)))?;
-        let passed = loop {
-            match child.try_wait()? {
-                Some(status) => break Some(status.success()),
-                None if began.elapsed() >= limit => {
-                    child.kill()?;
-                    child.wait()?;
-                    break None;
-                }
-                None => thread::sleep(Duration::from_millis(20)),
+        let mut log = File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        let (mut output, input) = std::io::pipe()?;
+        let shown = workspace::show(&command);
+        command.stdin(Stdio::null()).stdout(input.try_clone()?).stderr(input);
+        let mut child = command.spawn().with_context(|| format!("cannot start `{shown}`"))?;
+        // It holds the other ends of the pipe.
+        drop(command);
+        let (sender, ended) = mpsc::channel();
+        thread::spawn(move || sender.send(std::io::copy(&mut output, &mut log)));
+        let passed = match ended.recv_timeout(limit) {
+            Ok(copied) => {
+                copied.with_context(|| format!("cannot write {}", path.display()))?;
+                Some(child.wait()?.success())
+            }
+            Err(_) => {
+                child.kill()?;
+                child.wait()?;
+                None
             }
         };
         Ok((passed, String::from_utf8_lossy(&fs::read(&path)?).into_owned()))
