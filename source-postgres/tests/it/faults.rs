@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use postgres_fixture::{Cluster, ClusterOptions};
 use syncline_core::{ErrorKind, RowKey, Source, SourceTable, TableId};
 
-use crate::bench_database::{Database, tables};
+use crate::bench_database::{Database, LIMIT, tables};
 use crate::replica::Replica;
 
 const TABLE: &str =
@@ -350,7 +350,25 @@ async fn lose_the_standby(database: &Database) {
     database.execute("SET synchronous_commit = local").await;
     database.execute("ALTER SYSTEM SET synchronous_standby_names = 'nosuch'").await;
     database.execute("SELECT pg_reload_conf()").await;
-    database.wait_for("SHOW synchronous_standby_names", "nosuch").await;
+    // The checkpointer makes it true for commits, at its own time.
+    let probe = database.connect().await;
+    let pid: i32 = probe.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
+    let waits = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {pid} AND wait_event = 'SyncRep'");
+    let deadline = tokio::time::Instant::now() + LIMIT;
+    loop {
+        assert!(tokio::time::Instant::now() < deadline, "commits are not held back");
+        let commit = probe.batch_execute("SELECT pg_logical_emit_message(true, 'probe', '')");
+        tokio::pin!(commit);
+        tokio::select! {
+            result = &mut commit => result.unwrap(),
+            () = database.wait_for(&waits, "1") => {
+                // It gives up waiting, and is as if it had been acknowledged.
+                database.execute(&format!("SELECT pg_cancel_backend({pid})")).await;
+                commit.await.unwrap();
+                return;
+            }
+        }
+    }
 }
 
 async fn give_up_the_standby(database: &Database) {
