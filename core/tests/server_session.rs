@@ -435,6 +435,24 @@ fn a_client_resumes_where_it_stood() {
 }
 
 #[test]
+fn a_client_resumes_where_it_stood_with_a_bucket_that_comes_before_the_first_line() {
+    let names = [0, 1].map(|number| bucket(number).wire_name(Generation(1)).to_string());
+    let position = |name| BucketPosition { name, after: "4".into() };
+    let request = SyncRequest { buckets: names.map(position).into(), ..SyncRequest::default() };
+    let mut session =
+        Conversation(ServerSession::new(&Identity::new("u"), &request, SessionLimits::default(), NOW).unwrap());
+    session.checkpoint(10, Touched::Unknown, these(&[0], 3));
+    // Compaction went past the checkpoint before its sums were read, and by the next one the user has the other as well.
+    let Some(ServerCommand::Describe { .. }) = session.0.poll() else { panic!("expected Describe") };
+    session.tell(ServerEvent::Gone);
+    session.checkpoint(12, touched(&[]), these(&[0, 1], 3));
+    session.describe(&[6, 6], None);
+    session.sent(1);
+    let Some(ServerCommand::Read(requests)) = session.0.poll() else { panic!("expected Read") };
+    assert_eq!(requests.iter().map(|read| read.after).collect::<Vec<_>>(), [OpId(4), OpId(4)]);
+}
+
+#[test]
 fn a_position_that_is_no_number_is_refused() {
     let request =
         SyncRequest { buckets: vec![BucketPosition { name: "b".into(), after: "x".into() }], ..SyncRequest::default() };

@@ -57,7 +57,7 @@ pub struct RequestResolver {
     limit: usize,
     /// In the order of the config; those of one stream follow each other.
     wishes: Vec<StreamWish>,
-    /// What is known while lookups are still wanted.
+    /// Answers that are needed still, or again when another one changes.
     answers: Answers,
 }
 
@@ -152,7 +152,7 @@ impl RequestResolver {
         if !missing.is_empty() {
             return Ok(ResolveStep::Lookups(missing.into_iter().collect()));
         }
-        self.answers.clear();
+        self.keep_answers();
         Assembly::new(self.config.plan(), &budget).assemble(self).map(ResolveStep::Done)
     }
 
@@ -173,15 +173,26 @@ impl RequestResolver {
         self.wishes.iter().flat_map(|wish| &wish.found).flatten().flat_map(|found| &found.used)
     }
 
-    /// Forgets the answers to lookups that were asked for another checkpoint.
-    pub fn begin(&mut self) {
-        self.answers.clear();
+    /// Forgets what need not be asked for again. A querier with a single lookup starts over when that one changes; of one with
+    /// many, only what has changed is asked for again.
+    fn keep_answers(&mut self) {
+        let found = self.wishes.iter().flat_map(|wish| &wish.found).flatten();
+        let kept: BTreeSet<&ConfigLookup> =
+            found.filter(|found| found.used.len() > 1).flat_map(|found| &found.used).collect();
+        self.answers.retain(|lookup, _| kept.contains(lookup));
     }
 
-    /// The rows of these keys may have changed: what depends on them is found again by the next [`poll`](Self::poll).
-    /// Whether there is anything.
+    /// The rows of these keys may have changed since they were answered: what depends on them is found again by the next
+    /// [`poll`](Self::poll), which asks for them. Whether there is anything.
+    ///
+    /// A resolution that was not [`Done`](ResolveStep::Done) starts over: nobody may have watched what it has asked for so far.
     pub fn invalidate(&mut self, is_changed: impl Fn(&ConfigLookup) -> bool) -> bool {
         let mut any = false;
+        if self.wishes.iter().flat_map(|wish| &wish.found).any(Option::is_none) {
+            self.answers.clear();
+        } else {
+            self.answers.retain(|lookup, _| !is_changed(lookup));
+        }
         for found in self.wishes.iter_mut().flat_map(|wish| &mut wish.found) {
             if found.as_ref().is_none_or(|found| found.used.iter().any(&is_changed)) {
                 *found = None;

@@ -366,6 +366,8 @@ impl StreamDriver {
                         return self.tell(ServerEvent::Closing);
                     }
                     if resolver.note(&touched) {
+                        // What changes after this checkpoint may concern the buckets that are found.
+                        self.membership.set_undecided(checkpoint.op_id);
                         return self.resolve(checkpoint, touched);
                     }
                 }
@@ -380,8 +382,6 @@ impl StreamDriver {
         let resolver = self.resolver.as_mut().ok_or_else(|| Error::internal("a stream without a request"))?;
         match resolver.step(&self.client)? {
             Resolved::Asks(keys) => {
-                // What changes from here on may concern the buckets that are found.
-                self.membership.set_undecided();
                 let asked = self.look_up(checkpoint.op_id, keys);
                 self.resolving = Some(Box::new(Resolving { checkpoint, touched, asked }));
                 Ok(())

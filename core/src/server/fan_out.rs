@@ -14,14 +14,18 @@ use std::task::{Context, Poll, Wake, Waker};
 use futures::stream::BoxStream;
 
 use super::event::Touched;
+use super::interest::Interest;
 use crate::bucket::BucketId;
 use crate::bucket_store::BucketStore;
 use crate::checkpoint::{ChangeSet, Changes, Checkpoint, LookupKey, Published};
 use crate::error::{Error, Result};
+use crate::operation::OpId;
 use crate::write_checkpoint::ClientKey;
 
 /// Members that the store wakes at once: more than one, because one may never be polled again.
 const WOKEN: usize = 4;
+/// So much of an interest is entered at a time: nobody waits for the hub until a user of many buckets is done.
+const SLICE: usize = 512;
 
 /// The hub of all sessions of a service.
 pub(super) struct FanOut {
@@ -48,17 +52,6 @@ struct State {
 struct Member {
     /// What happened since it last took an update.
     pending: Option<Touched>,
-    /// `None` until it has said what concerns it: everything, so far.
-    interest: Option<Interest>,
-}
-
-/// What concerns a member.
-#[derive(Debug)]
-pub(super) struct Interest {
-    pub(super) buckets: Vec<BucketId>,
-    /// What its buckets were found by.
-    pub(super) lookups: Vec<LookupKey>,
-    pub(super) client: ClientKey,
 }
 
 /// Members that wait. It has a lock of its own, since a stream may wake its poller from within `poll`.
@@ -155,9 +148,9 @@ impl FanOut {
         let number = state.next_member;
         state.next_member += 1;
         let pending = state.latest.is_some().then_some(Touched::Unknown);
-        state.members.insert(number, Member { pending, interest: None });
+        state.members.insert(number, Member { pending });
         state.undecided.insert(number);
-        Membership { hub: Arc::clone(self), number }
+        Membership { hub: Arc::clone(self), number, interest: None }
     }
 
     /// Ends all waiting, now and later.
@@ -261,17 +254,6 @@ impl State {
             }
         }
     }
-
-    fn forget_interest(&mut self, number: u64) {
-        let Some(interest) = self.members.get_mut(&number).and_then(|member| member.interest.take()) else { return };
-        for bucket in &interest.buckets {
-            remove_from(&mut self.by_bucket, bucket, number);
-        }
-        for lookup in &interest.lookups {
-            remove_from(&mut self.by_lookup, lookup, number);
-        }
-        remove_from(&mut self.by_client, &interest.client, number);
-    }
 }
 
 impl Member {
@@ -281,6 +263,10 @@ impl Member {
             Some(pending) => pending.merge(touched),
         }
     }
+}
+
+fn add_to<K: Ord + Clone>(index: &mut BTreeMap<K, BTreeSet<u64>>, key: &K, number: u64) {
+    index.entry(key.clone()).or_default().insert(number);
 }
 
 fn remove_from<K: Ord>(index: &mut BTreeMap<K, BTreeSet<u64>>, key: &K, number: u64) {
@@ -296,29 +282,53 @@ fn remove_from<K: Ord>(index: &mut BTreeMap<K, BTreeSet<u64>>, key: &K, number: 
 pub(super) struct Membership {
     hub: Arc<FanOut>,
     number: u64,
+    /// `None` until it has said what concerns it: everything, so far.
+    interest: Option<Interest>,
 }
 
 impl Membership {
     /// From now on only checkpoints that touch these concern it. What it has not taken yet stays noted.
-    pub(super) fn set_interest(&self, interest: Interest) {
+    pub(super) fn set_interest(&mut self, interest: Interest) {
+        let before = self.interest.take();
+        // It is undecided until all that is new is entered, so that nothing falls in between.
+        let (buckets, lookups) = interest.beyond(before.as_ref());
+        self.change(|state| &mut state.by_bucket, &buckets, add_to);
+        self.change(|state| &mut state.by_lookup, &lookups, add_to);
         let mut state = lock(&self.hub.state);
-        state.forget_interest(self.number);
-        for bucket in &interest.buckets {
-            state.by_bucket.entry(bucket.clone()).or_default().insert(self.number);
-        }
-        for lookup in &interest.lookups {
-            state.by_lookup.entry(lookup.clone()).or_default().insert(self.number);
-        }
-        state.by_client.entry(interest.client.clone()).or_default().insert(self.number);
-        if let Some(member) = state.members.get_mut(&self.number) {
-            member.interest = Some(interest);
-        }
+        add_to(&mut state.by_client, &interest.client, self.number);
         state.undecided.remove(&self.number);
+        drop(state);
+        if let Some(before) = &before {
+            let (buckets, lookups) = before.beyond(Some(&interest));
+            self.change(|state| &mut state.by_bucket, &buckets, remove_from);
+            self.change(|state| &mut state.by_lookup, &lookups, remove_from);
+        }
+        self.interest = Some(interest);
     }
 
-    /// From now on everything concerns it, until it sets its interest again: it is about to find out what does.
-    pub(super) fn set_undecided(&self) {
-        lock(&self.hub.state).undecided.insert(self.number);
+    /// Changes an index of the hub, with room for others in between.
+    fn change<K>(
+        &self,
+        index: impl Fn(&mut State) -> &mut BTreeMap<K, BTreeSet<u64>>,
+        keys: &[&K],
+        change: impl Fn(&mut BTreeMap<K, BTreeSet<u64>>, &K, u64),
+    ) {
+        for slice in keys.chunks(SLICE) {
+            let mut state = lock(&self.hub.state);
+            let index = index(&mut state);
+            slice.iter().for_each(|key| change(index, key, self.number));
+        }
+    }
+
+    /// From now on everything concerns it, until it sets its interest again: it is about to find out what does at this
+    /// checkpoint. If there is a newer one already, it may have been told less than concerns it of that one.
+    pub(super) fn set_undecided(&self, at: OpId) {
+        let mut state = lock(&self.hub.state);
+        state.undecided.insert(self.number);
+        let newer = state.latest.as_ref().is_some_and(|latest| latest.op_id > at);
+        if newer && let Some(member) = state.members.get_mut(&self.number) {
+            member.note(Touched::Unknown);
+        }
     }
 
     /// What [`next`](Self::next) would give at once. For one that does not want a checkpoint now there is only the end.
@@ -339,8 +349,16 @@ impl Membership {
 
 impl Drop for Membership {
     fn drop(&mut self) {
+        let interest = self.interest.take();
+        if let Some(interest) = &interest {
+            let (buckets, lookups) = interest.beyond(None);
+            self.change(|state| &mut state.by_bucket, &buckets, remove_from);
+            self.change(|state| &mut state.by_lookup, &lookups, remove_from);
+        }
         let mut state = lock(&self.hub.state);
-        state.forget_interest(self.number);
+        if let Some(interest) = &interest {
+            remove_from(&mut state.by_client, &interest.client, self.number);
+        }
         state.undecided.remove(&self.number);
         state.members.remove(&self.number);
         // If nobody is left to read it; the next member begins anew, with `Unknown`.
@@ -359,7 +377,7 @@ pub(super) struct NextNotice<'a> {
 impl std::future::Future for NextNotice<'_> {
     type Output = Result<Notice>;
     fn poll(self: std::pin::Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Membership { hub, number } = self.membership;
+        let Membership { hub, number, .. } = self.membership;
         // Before looking, so that nothing is missed that comes in between.
         hub.waiters.enter(*number, cx.waker());
         match hub.look(*number).transpose() {

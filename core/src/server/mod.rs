@@ -3,12 +3,13 @@
 mod driver;
 mod event;
 mod fan_out;
-mod plan;
+mod interest;
 mod resolution;
 mod send_budget;
 mod service;
 mod session;
 mod shared_reads;
+mod tracked_buckets;
 mod wanted;
 
 pub use event::{CheckpointUpdate, ResolvedStreams, ServerCommand, ServerEvent, ServerLine, Touched};

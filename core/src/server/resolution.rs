@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::event::{ResolvedStreams, Touched};
-use super::fan_out::Interest;
+use super::interest::Interest;
 use super::wanted::WantedBucket;
 use crate::bucket::{BucketId, BucketPriority, DefinitionId, Generation};
 use crate::checkpoint::{Checkpoint, DeployedConfig, LookupKey, LookupRows};
@@ -83,7 +83,6 @@ impl StreamResolver {
     pub(super) fn note(&mut self, touched: &Touched) -> bool {
         self.asked.clear();
         let Self { resolver, deployed, definitions, .. } = self;
-        resolver.begin();
         match touched {
             Touched::Unknown => resolver.invalidate(|_| true),
             Touched::These { lookups, .. } if lookups.is_empty() => false,
@@ -106,7 +105,7 @@ impl StreamResolver {
                 let lookups = self.resolver.lookups().map(|lookup| self.key(lookup)).collect::<Result<Vec<_>>>()?;
                 let streams = self.streams(resolved)?;
                 let buckets = streams.buckets.iter().map(|bucket| bucket.id.clone()).collect();
-                let interest = Interest { buckets, lookups, client: client.clone() };
+                let interest = Interest::new(buckets, lookups, client.clone());
                 Ok(Resolved::Done { streams: Arc::new(streams), interest })
             }
         }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytestring::ByteString;
 
 use super::event::{CheckpointUpdate, ResolvedStreams, ServerCommand, ServerEvent, ServerLine, Touched};
-use super::plan;
+use super::tracked_buckets::TrackedBuckets;
 use super::wanted::TrackedBucket;
 use crate::bucket::{BucketId, Generation};
 use crate::bucket_store::OperationChunk;
@@ -56,9 +56,7 @@ pub struct ServerSession {
     state: State,
     /// Store and config of the first line; every other line must be of the same (S8).
     origin: Option<(Generation, Arc<DeployedConfig>)>,
-    buckets: Vec<TrackedBucket>,
-    /// Buckets that the client has and that are not wanted any more, until it is told.
-    dropped: BTreeMap<BucketId, TrackedBucket>,
+    buckets: TrackedBuckets,
     streams: Vec<crate::protocol::StreamDescription>,
     write_checkpoint: Option<WriteCheckpoint>,
     first_line_sent: bool,
@@ -107,8 +105,7 @@ impl ServerSession {
             expiry: identity.expiry(),
             state: State::Idle,
             origin: None,
-            buckets: Vec::new(),
-            dropped: BTreeMap::new(),
+            buckets: TrackedBuckets::default(),
             streams: Vec::new(),
             write_checkpoint: None,
             first_line_sent: false,
@@ -266,52 +263,23 @@ impl ServerSession {
         if let Some(resolved) = resolved {
             self.adopt(&resolved);
         }
-        let (asked, write_checkpoint): (Vec<usize>, bool) = match &touched {
-            Touched::Unknown => ((0..self.buckets.len()).collect(), true),
-            Touched::These { buckets, write_checkpoint, .. } => {
-                let is_asked = |tracked: &TrackedBucket| {
-                    tracked.described.is_none() || !tracked.told || buckets.contains(&tracked.wanted.id)
-                };
-                let asked = self.buckets.iter().enumerate().filter(|(_, tracked)| is_asked(tracked));
-                (asked.map(|(index, _)| index).collect(), *write_checkpoint)
-            }
+        let asked = self.buckets.to_describe(&touched);
+        let write_checkpoint = match &touched {
+            Touched::Unknown => true,
+            Touched::These { write_checkpoint, .. } => *write_checkpoint,
         };
-        let nothing = asked.is_empty() && self.dropped.is_empty() && !write_checkpoint;
+        let nothing = asked.is_empty() && !self.buckets.has_dropped() && !write_checkpoint;
         if nothing && !self.incomplete && self.first_line_sent {
             return;
         }
-        let buckets = asked.iter().map(|&index| self.buckets[index].wanted.id.clone()).collect();
+        let buckets = asked.iter().map(|place| self.buckets.get(*place).wanted.id.clone()).collect();
         self.commands.push_back(ServerCommand::Describe { at: checkpoint.op_id, buckets, write_checkpoint });
         self.state = State::Describing { checkpoint, asked };
     }
 
     fn adopt(&mut self, resolved: &ResolvedStreams) {
-        let mut before = std::mem::take(&mut self.dropped);
-        before.extend(self.buckets.drain(..).map(|bucket| (bucket.wanted.id.clone(), bucket)));
-        let positions = &self.positions;
-        self.buckets = resolved
-            .buckets
-            .iter()
-            .map(|wanted| match before.remove(&wanted.id) {
-                // With another priority or reason it is told of again.
-                Some(tracked) => {
-                    let told = tracked.told && tracked.wanted == *wanted;
-                    TrackedBucket { wanted: wanted.clone(), told, ..tracked }
-                }
-                None => {
-                    let after = positions.get(&wanted.name).copied().unwrap_or_default();
-                    TrackedBucket::new(wanted.clone(), after)
-                }
-            })
-            .collect();
-        // The first line names all buckets that the client keeps; later ones say which have gone.
-        before.retain(|_, bucket| self.first_line_sent && bucket.known);
-        // What happens to it now is not heard of: if it comes back it is looked at again.
-        before.values_mut().for_each(|bucket| bucket.told = false);
-        self.dropped = before;
+        self.buckets.adopt(resolved, &self.positions, !self.first_line_sent);
         self.streams.clone_from(&resolved.streams);
-        // From its first line on the client has no bucket that is not named there.
-        self.positions = BTreeMap::new();
     }
 
     fn described(&mut self, sums: &[BucketChecksum], write_checkpoint: Option<WriteCheckpoint>) -> Result<()> {
@@ -322,19 +290,16 @@ impl ServerSession {
             return Err(Error::internal("there must be one sum per bucket that was asked for"));
         }
         let mut updated: Vec<usize> = Vec::new();
-        for (&index, sum) in asked.iter().zip(sums) {
-            let bucket = &mut self.buckets[index];
-            if bucket.described != Some(*sum) || !bucket.told {
-                bucket.described = Some(*sum);
-                updated.push(index);
+        for (&place, sum) in asked.iter().zip(sums) {
+            if self.buckets.describe(place, *sum, checkpoint.op_id) {
+                updated.push(place);
             }
-            bucket.unfinished = sum.count > 0 && (bucket.unfinished || bucket.sent < checkpoint.op_id);
         }
         // It never falls within a stream, and every line repeats it.
         let risen = write_checkpoint.max(self.write_checkpoint);
         let write_checkpoint_changed = risen != self.write_checkpoint;
         self.write_checkpoint = risen;
-        let nothing = updated.is_empty() && self.dropped.is_empty() && !write_checkpoint_changed;
+        let nothing = updated.is_empty() && !self.buckets.has_dropped() && !write_checkpoint_changed;
         if self.first_line_sent && nothing && !self.incomplete {
             // A bucket that was touched and has the same count and sum has nothing new.
             return self.take_waiting();
@@ -344,30 +309,23 @@ impl ServerSession {
             ServerLine::CheckpointDiff(CheckpointDiffLine {
                 last_op_id: checkpoint.op_id,
                 write_checkpoint: self.write_checkpoint,
-                updated_buckets: updated.iter().map(|index| self.buckets[*index].description()).collect(),
-                removed_buckets: self.removed_names(),
+                updated_buckets: self.buckets.tell(&updated),
+                removed_buckets: self.buckets.tell_dropped(),
             })
         } else {
             self.first_line_sent = true;
+            // From here on the client has no bucket that is not named there.
+            self.positions = BTreeMap::new();
             ServerLine::Checkpoint(CheckpointLine {
                 last_op_id: checkpoint.op_id,
                 write_checkpoint: self.write_checkpoint,
-                buckets: self.buckets.iter().map(TrackedBucket::description).collect(),
+                buckets: self.buckets.tell_all(),
                 streams: self.streams.clone(),
             })
         };
-        self.buckets.iter_mut().for_each(TrackedBucket::tell);
         self.commands.push_back(ServerCommand::Send(line));
         self.state = State::Sending { checkpoint, reading: Vec::new(), sent: 0, bytes: 0 };
         self.go_on()
-    }
-
-    /// The names of the buckets that have gone, in a fixed order; they are told now.
-    fn removed_names(&mut self) -> Vec<ByteString> {
-        let mut names: Vec<_> =
-            std::mem::take(&mut self.dropped).into_values().map(|bucket| bucket.wanted.name).collect();
-        names.sort_unstable();
-        names
     }
 
     /// The checkpoint was compacted away before its sums were read: the next one takes its place.
@@ -385,9 +343,9 @@ impl ServerSession {
             return Err(Error::internal("nothing is being sent"));
         };
         let upto = checkpoint.op_id;
-        match plan::next_reads(&self.buckets, upto, self.limits.read_bytes) {
-            Some((indexes, reads)) => {
-                *reading = indexes;
+        match self.buckets.next_reads(upto, self.limits.read_bytes) {
+            Some((places, reads)) => {
+                *reading = places;
                 self.commands.push_back(ServerCommand::Read(reads));
                 Ok(())
             }
@@ -416,14 +374,14 @@ impl ServerSession {
             return Err(Error::internal("there must be one answer per read"));
         }
         let upto = checkpoint.op_id;
-        let before = plan::most_urgent_unfinished(&self.buckets);
+        let before = self.buckets.most_urgent_unfinished();
         let mut superseded = false;
-        for (index, answer) in std::mem::take(reading).into_iter().zip(answers) {
+        for (place, answer) in std::mem::take(reading).into_iter().zip(answers) {
             let target = answer.superseded.filter(|target| *target > upto);
             let stale = target.is_some();
             self.required = self.required.max(target.unwrap_or_default());
             superseded |= stale;
-            let bucket = &mut self.buckets[index];
+            let bucket = self.buckets.get(place);
             let mut brought = bucket.sent;
             for line in data_lines(bucket, &answer, self.limits.line_operations) {
                 if let ServerLine::Data { chunks, next_after, .. } = &line {
@@ -435,8 +393,8 @@ impl ServerSession {
             }
             // What a CLEAR above the checkpoint replaced was not brought. The next read begins before it: if its answer is a
             // shared one that is older than the CLEAR, it goes on where this client is.
-            bucket.sent = if stale { brought } else { answer.next_after.max(bucket.sent) };
-            bucket.unfinished = answer.has_more;
+            let sent = if stale { brought } else { answer.next_after.max(bucket.sent) };
+            self.buckets.set_sent(place, sent, answer.has_more);
         }
         if superseded {
             // Only a checkpoint at or above the target may be completed. What superseded it lies in the same bucket, so
@@ -448,7 +406,7 @@ impl ServerSession {
             self.state = State::Idle;
             return self.take_waiting();
         }
-        let after = plan::most_urgent_unfinished(&self.buckets);
+        let after = self.buckets.most_urgent_unfinished();
         if let (Some(done), Some(next)) = (before, after)
             && done < next
             && !self.whole_first

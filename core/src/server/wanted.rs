@@ -41,11 +41,6 @@ impl TrackedBucket {
         Self { wanted, sent, described: None, known: false, told: false, unfinished: true }
     }
 
-    /// A line names it.
-    pub(super) fn tell(&mut self) {
-        (self.known, self.told) = (true, true);
-    }
-
     pub(super) fn description(&self) -> BucketDescription {
         let sum = self.described.unwrap_or_default();
         BucketDescription {

@@ -50,8 +50,9 @@ const PURE: &[&str] = &[
     "replication::row_image",
     "replication::status",
     "server::event",
-    "server::plan",
+    "server::interest",
     "server::session",
+    "server::tracked_buckets",
     "server::wanted",
 ];
 /// Logic may use the data that a trait's module defines, never a trait. `conflict` is pure.

@@ -56,9 +56,10 @@ struct Follower {
 
 impl Follower {
     fn join(hub: &Arc<FanOut>, bucket_number: usize, latest: OpId) -> Self {
-        let membership = Arc::new(hub.join());
+        let mut membership = hub.join();
         let client = ClientKey(bucket_number.to_string().into());
-        membership.set_interest(Interest { buckets: vec![bucket(bucket_number)], lookups: Vec::new(), client });
+        membership.set_interest(Interest::new(vec![bucket(bucket_number)], Vec::new(), client));
+        let membership = Arc::new(membership);
         let woken = Arc::new(Flag(AtomicBool::new(true)));
         Self { bucket: bucket_number, membership, waiting: None, woken, seen: OpId::ZERO, due: latest }
     }
@@ -172,4 +173,57 @@ fn a_member_that_is_woken_and_goes_wakes_another_one() {
     }
     run(&mut followers, 0, &mut Random(1));
     assert_eq!((followers.len(), followers[0].seen), (1, due));
+}
+
+fn interest(buckets: &[usize]) -> Interest {
+    Interest::new(buckets.iter().map(|number| bucket(*number)).collect(), Vec::new(), ClientKey("c".into()))
+}
+
+/// What a member is told now: of which checkpoint, and of which buckets; `None` are all.
+fn told(member: &Membership) -> Option<(OpId, Option<BTreeSet<BucketId>>)> {
+    match member.look(true).unwrap()? {
+        Notice::Checkpoint { checkpoint, touched: Touched::These { buckets, .. } } => {
+            Some((checkpoint.op_id, Some(buckets)))
+        }
+        Notice::Checkpoint { checkpoint, touched: Touched::Unknown } => Some((checkpoint.op_id, None)),
+        Notice::Closing => panic!("nobody closes"),
+    }
+}
+
+#[test]
+fn a_checkpoint_between_a_notice_and_its_resolution_concerns_the_member() {
+    let store = store();
+    let hub = Arc::new(FanOut::new(Arc::new(store.clone())));
+    let (mut member, other) = (hub.join(), hub.join());
+    member.set_interest(interest(&[0]));
+    told(&member);
+    let first = publish(&store, &[0], None);
+    assert_eq!(told(&member), Some((first, Some([bucket(0)].into()))));
+    // Another one takes the next checkpoint for all before the member says that it looks for its buckets anew.
+    let next = publish(&store, &[3], None);
+    told(&other);
+    assert_eq!(told(&member), None);
+    member.set_undecided(first);
+    assert_eq!(told(&member), Some((next, None)));
+    member.set_undecided(next);
+    assert_eq!(told(&member), None);
+}
+
+#[test]
+fn another_interest_is_told_of_what_is_new_in_it_and_not_of_what_left_it() {
+    let store = store();
+    let hub = Arc::new(FanOut::new(Arc::new(store.clone())));
+    let mut member = hub.join();
+    member.set_interest(interest(&[0, 1]));
+    told(&member);
+    member.set_interest(interest(&[1, 2, 4]));
+    publish(&store, &[0], None);
+    assert_eq!(told(&member), None);
+    for number in [1, 2, 4] {
+        let at = publish(&store, &[number], None);
+        assert_eq!(told(&member), Some((at, Some([bucket(number)].into()))));
+    }
+    drop(member);
+    let state = lock(&hub.state);
+    assert!(state.by_bucket.is_empty() && state.by_client.is_empty() && state.members.is_empty());
 }

@@ -1,0 +1,162 @@
+//! The buckets of one stream: which the client was told of, and what of them is still to be sent.
+//!
+//! A checkpoint costs what it touches: nothing here but [`adopt`](TrackedBuckets::adopt) goes through all buckets.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytestring::ByteString;
+
+use super::event::{ResolvedStreams, Touched};
+use super::wanted::TrackedBucket;
+use crate::bucket::{BucketId, BucketPriority};
+use crate::bucket_store::ReadRequest;
+use crate::checkpoint::BucketChecksum;
+use crate::operation::OpId;
+use crate::protocol::BucketDescription;
+
+/// Buckets asked for at once.
+const BUCKETS_PER_READ: usize = 16;
+
+/// All buckets of a stream, known by their places.
+#[derive(Debug, Default)]
+pub(super) struct TrackedBuckets {
+    all: Vec<TrackedBucket>,
+    /// The places, in the order of the ids.
+    by_id: Vec<usize>,
+    /// Places of those of which no line has said yet what they are now.
+    untold: BTreeSet<usize>,
+    /// Places of those of which operations between what was sent and the checkpoint may be missing, the most urgent first.
+    unfinished: BTreeSet<(BucketPriority, usize)>,
+    /// Buckets that the client has and that are not wanted any more, until it is told.
+    dropped: BTreeMap<BucketId, TrackedBucket>,
+}
+
+impl TrackedBuckets {
+    /// Takes what a request yields now. `positions` says where the client stands before the `first_line`.
+    pub(super) fn adopt(
+        &mut self,
+        resolved: &ResolvedStreams,
+        positions: &BTreeMap<ByteString, OpId>,
+        first_line: bool,
+    ) {
+        let mut before = std::mem::take(&mut self.dropped);
+        before.extend(self.all.drain(..).map(|bucket| (bucket.wanted.id.clone(), bucket)));
+        self.all.extend(resolved.buckets.iter().map(|wanted| match before.remove(&wanted.id) {
+            // With another priority or reason it is told of again.
+            Some(tracked) => {
+                let told = tracked.told && tracked.wanted == *wanted;
+                TrackedBucket { wanted: wanted.clone(), told, ..tracked }
+            }
+            None => {
+                let after = positions.get(&wanted.name).copied().unwrap_or_default();
+                TrackedBucket::new(wanted.clone(), after)
+            }
+        }));
+        let places = self.all.iter().enumerate();
+        self.untold = places.clone().filter(|(_, bucket)| !bucket.told).map(|(place, _)| place).collect();
+        let unfinished = places.filter(|(_, bucket)| bucket.unfinished);
+        self.unfinished = unfinished.map(|(place, bucket)| (bucket.wanted.priority, place)).collect();
+        self.by_id = (0..self.all.len()).collect();
+        self.by_id.sort_unstable_by(|one, other| self.all[*one].wanted.id.cmp(&self.all[*other].wanted.id));
+        // The first line names all buckets that the client keeps; later ones say which have gone.
+        before.retain(|_, bucket| !first_line && bucket.known);
+        // What happens to it now is not heard of: if it comes back it is looked at again.
+        before.values_mut().for_each(|bucket| bucket.told = false);
+        self.dropped = before;
+    }
+
+    pub(super) fn get(&self, place: usize) -> &TrackedBucket {
+        &self.all[place]
+    }
+
+    /// Whether there are buckets that the client is to be told the loss of.
+    pub(super) fn has_dropped(&self) -> bool {
+        !self.dropped.is_empty()
+    }
+
+    /// The places of what must be described for a checkpoint that touched these.
+    pub(super) fn to_describe(&self, touched: &Touched) -> Vec<usize> {
+        let Touched::These { buckets, .. } = touched else { return (0..self.all.len()).collect() };
+        let mut places = self.untold.clone();
+        places.extend(buckets.iter().filter_map(|id| self.place(id)));
+        places.into_iter().collect()
+    }
+
+    fn place(&self, id: &BucketId) -> Option<usize> {
+        let found = self.by_id.binary_search_by(|place| self.all[*place].wanted.id.cmp(id));
+        found.ok().map(|at| self.by_id[at])
+    }
+
+    /// Takes the sum of a bucket at a checkpoint; whether the client must be told.
+    pub(super) fn describe(&mut self, place: usize, sum: BucketChecksum, upto: OpId) -> bool {
+        let bucket = &mut self.all[place];
+        let changed = bucket.described != Some(sum) || !bucket.told;
+        bucket.described = Some(sum);
+        let unfinished = sum.count > 0 && (bucket.unfinished || bucket.sent < upto);
+        self.set_unfinished(place, unfinished);
+        changed
+    }
+
+    /// What a line says of these; it tells them.
+    pub(super) fn tell(&mut self, places: &[usize]) -> Vec<BucketDescription> {
+        let mut descriptions = Vec::with_capacity(places.len());
+        for place in places {
+            let bucket = &mut self.all[*place];
+            (bucket.known, bucket.told) = (true, true);
+            self.untold.remove(place);
+            descriptions.push(bucket.description());
+        }
+        descriptions
+    }
+
+    /// What the first line says: everything.
+    pub(super) fn tell_all(&mut self) -> Vec<BucketDescription> {
+        let places: Vec<usize> = (0..self.all.len()).collect();
+        self.tell(&places)
+    }
+
+    /// The names of the buckets that have gone, in a fixed order; they are told now.
+    pub(super) fn tell_dropped(&mut self) -> Vec<ByteString> {
+        let dropped = std::mem::take(&mut self.dropped);
+        let mut names: Vec<_> = dropped.into_values().map(|bucket| bucket.wanted.name).collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// Operations up to here were sent, and maybe there are more.
+    pub(super) fn set_sent(&mut self, place: usize, sent: OpId, has_more: bool) {
+        self.all[place].sent = sent;
+        self.set_unfinished(place, has_more);
+    }
+
+    fn set_unfinished(&mut self, place: usize, unfinished: bool) {
+        let bucket = &mut self.all[place];
+        bucket.unfinished = unfinished;
+        let key = (bucket.wanted.priority, place);
+        if unfinished {
+            self.unfinished.insert(key);
+        } else {
+            self.unfinished.remove(&key);
+        }
+    }
+
+    /// The next reads of the most urgent unfinished priority, and the places that they are for: several buckets at once,
+    /// bounded bytes.
+    pub(super) fn next_reads(&self, upto: OpId, max_bytes: usize) -> Option<(Vec<usize>, Vec<ReadRequest>)> {
+        let urgent = self.most_urgent_unfinished()?;
+        let of_it = self.unfinished.iter().take_while(|(priority, _)| *priority == urgent);
+        let places: Vec<usize> = of_it.map(|(_, place)| *place).take(BUCKETS_PER_READ).collect();
+        let share = (max_bytes / places.len().max(1)).max(1);
+        let read = |place: &usize| {
+            let bucket = &self.all[*place];
+            ReadRequest { bucket: bucket.wanted.id.clone(), after: bucket.sent, upto, max_bytes: share }
+        };
+        let reads = places.iter().map(read).collect();
+        Some((places, reads))
+    }
+
+    /// The most urgent priority that has an unfinished bucket.
+    pub(super) fn most_urgent_unfinished(&self) -> Option<BucketPriority> {
+        self.unfinished.first().map(|(priority, _)| *priority)
+    }
+}
