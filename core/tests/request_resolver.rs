@@ -1,0 +1,84 @@
+//! What a request asks for again when something that it looked up has changed.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use syncline_core::{ConfigRequest, Identity, LookupRows, RequestResolver, ResolveStep, SyncConfig};
+
+const SYNC_CONFIG: &str = "
+config: { edition: 3 }
+streams:
+  tasks:
+    auto_subscribe: true
+    query: >
+      SELECT tasks.* FROM tasks
+      JOIN projects ON projects.id = tasks.project
+      JOIN members ON members.org = projects.org
+      WHERE members.user_id = auth.user_id()
+";
+
+fn resolver() -> RequestResolver {
+    let config = SyncConfig::parse(SYNC_CONFIG).unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
+    let (identity, parameters) = (Identity::new("anna"), serde_json::Map::new());
+    let request =
+        ConfigRequest { identity: &identity, parameters: &parameters, include_defaults: true, subscriptions: &[] };
+    config.resolver(&request, 1_000)
+}
+
+/// The organisations of the user, in each of which a project has the same name.
+fn rows(key: &str, organisations: &[&str]) -> LookupRows {
+    let one = |text: &str| format!("[\"{text}\"]").into();
+    match key {
+        "[\"anna\"]" => LookupRows { rows: organisations.iter().map(|name| one(name)).collect() },
+        organisation => LookupRows { rows: vec![one(organisation.trim_matches(['[', ']', '"']))] },
+    }
+}
+
+/// Resolves to the end: the keys that it asks for, and how many buckets there are.
+fn resolve(resolver: &mut RequestResolver, organisations: &[&str]) -> (Vec<String>, usize) {
+    let mut asked = Vec::new();
+    loop {
+        match resolver.poll().unwrap() {
+            ResolveStep::Done(resolved) => return (asked, resolved.buckets.len()),
+            ResolveStep::Lookups(wanted) => {
+                let answers = wanted.iter().map(|lookup| rows(&lookup.values, organisations)).collect();
+                asked.extend(wanted.iter().map(|lookup| lookup.values.to_string()));
+                resolver.answer(wanted, answers).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn only_lookups_that_have_changed_are_asked_for_again() {
+    let mut resolver = resolver();
+    let (asked, buckets) = resolve(&mut resolver, &["a", "b", "c"]);
+    assert_eq!((asked, buckets), (vec!["[\"anna\"]".into(), "[\"a\"]".into(), "[\"b\"]".into(), "[\"c\"]".into()], 3));
+    assert_eq!(resolver.lookups().count(), 4);
+
+    assert!(!resolver.invalidate(|_| false));
+    assert_eq!(resolve(&mut resolver, &[]), (vec![], 3));
+
+    assert!(resolver.invalidate(|lookup| lookup.values.contains('b')));
+    assert_eq!(resolve(&mut resolver, &[]), (vec!["[\"b\"]".into()], 3));
+
+    // One has gone and one has come: the two that stay are known.
+    assert!(resolver.invalidate(|lookup| lookup.values.contains("anna")));
+    assert_eq!(resolve(&mut resolver, &["a", "c", "d"]), (vec!["[\"anna\"]".into(), "[\"d\"]".into()], 3));
+    assert!(!resolver.invalidate(|lookup| lookup.values.contains('b')), "it depends on what it does not ask for");
+
+    // What it no longer asked for was not watched: it is asked for when it comes back.
+    assert!(resolver.invalidate(|lookup| lookup.values.contains("anna")));
+    assert_eq!(resolve(&mut resolver, &["a", "b"]), (vec!["[\"anna\"]".into(), "[\"b\"]".into()], 2));
+}
+
+#[test]
+fn a_resolution_that_is_interrupted_starts_over() {
+    let mut resolver = resolver();
+    let ResolveStep::Lookups(wanted) = resolver.poll().unwrap() else { panic!("it asks for the organisations") };
+    resolver.answer(wanted, vec![rows("[\"anna\"]", &["a", "b"])]).unwrap();
+    let ResolveStep::Lookups(wanted) = resolver.poll().unwrap() else { panic!("it asks for their projects") };
+    assert_eq!(wanted.len(), 2);
+    // Another checkpoint: nobody has watched what was asked for so far.
+    assert!(resolver.invalidate(|_| false));
+    let (asked, buckets) = resolve(&mut resolver, &["c"]);
+    assert_eq!((asked, buckets), (vec!["[\"anna\"]".into(), "[\"c\"]".into()], 1));
+}
