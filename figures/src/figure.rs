@@ -19,10 +19,13 @@ pub(crate) enum Name {
     Evaluate,
     Resolve,
     BucketBytes,
+    ManyBucketsStart,
+    ManyBucketsChange,
+    ManyBucketsRight,
 }
 
 impl Name {
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 17] = [
         Self::WalReceive,
         Self::ReplicateTxn1,
         Self::ReplicateTxn100,
@@ -37,6 +40,9 @@ impl Name {
         Self::Evaluate,
         Self::Resolve,
         Self::BucketBytes,
+        Self::ManyBucketsStart,
+        Self::ManyBucketsChange,
+        Self::ManyBucketsRight,
     ];
 
     pub(crate) fn text(self) -> &'static str {
@@ -55,13 +61,22 @@ impl Name {
             Self::Evaluate => "evaluate",
             Self::Resolve => "resolve",
             Self::BucketBytes => "bucket_bytes",
+            Self::ManyBucketsStart => "many_buckets_start",
+            Self::ManyBucketsChange => "many_buckets_change",
+            Self::ManyBucketsRight => "many_buckets_right",
         }
     }
 
     /// What the official service did; `None` where the other side is measured here.
     fn official(self) -> Option<f64> {
         Some(match self {
-            Self::WalReceive | Self::Evaluate | Self::Resolve | Self::BucketBytes => return None,
+            Self::WalReceive
+            | Self::Evaluate
+            | Self::Resolve
+            | Self::BucketBytes
+            | Self::ManyBucketsStart
+            | Self::ManyBucketsChange
+            | Self::ManyBucketsRight => return None,
             Self::ReplicateTxn1 => 4_100.0,
             Self::ReplicateTxn100 => 5_400.0,
             Self::ReplicateTxn10000 => 4_900.0,
@@ -78,7 +93,11 @@ impl Name {
     fn unit(self) -> &'static str {
         match self {
             Self::ServeNdjson | Self::ServeBson => "operations/s",
-            Self::LatencyP50 | Self::LatencyP99 | Self::Fanout1000 => "ms",
+            Self::LatencyP50
+            | Self::LatencyP99
+            | Self::Fanout1000
+            | Self::ManyBucketsChange
+            | Self::ManyBucketsRight => "ms",
             Self::Resolve => "requests/s",
             Self::BucketBytes => "bytes",
             _ => "rows/s",

@@ -2,8 +2,8 @@
 //!
 //! `wal_receive` is compared with `pg_recvlogical` in the same run. The others are compared with what the official service
 //! (version 1.25, Postgres bucket storage) did on two cores shared by client, service and Postgres; that side is a
-//! constant here, so compare the ratio, not the last digit. `evaluate`, `resolve` and `bucket_bytes` are of the sync config
-//! alone, in memory, against what their notes say. Postgres runs with `fsync=on`, the bucket store with
+//! constant here, so compare the ratio, not the last digit. `evaluate`, `resolve`, `bucket_bytes` and `many_buckets_…` run in
+//! memory, against what their notes say. Postgres runs with `fsync=on`, the bucket store with
 //! `synchronous=FULL`.
 //!
 //! A figure that fails does not take the others with it: they are printed, and the program ends with a failure.
@@ -14,6 +14,7 @@ mod config;
 mod fanout;
 mod figure;
 mod latency;
+mod many_buckets;
 mod occurrences;
 mod replicate;
 mod serve;
@@ -126,5 +127,8 @@ async fn measure(name: Name, bench: &Bench, latencies: &mut Measured) -> Result<
         Name::Evaluate => config::evaluate(bench),
         Name::Resolve => config::resolve(bench),
         Name::BucketBytes => config::buckets(bench),
+        Name::ManyBucketsStart => many_buckets::start(bench).await,
+        Name::ManyBucketsChange => many_buckets::change(bench).await,
+        Name::ManyBucketsRight => many_buckets::right(bench).await,
     }
 }

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 /// Every figure that there is.
-const NAMES: [&str; 14] = [
+const NAMES: [&str; 17] = [
     "wal_receive",
     "replicate_txn_1",
     "replicate_txn_100",
@@ -19,6 +19,9 @@ const NAMES: [&str; 14] = [
     "evaluate",
     "resolve",
     "bucket_bytes",
+    "many_buckets_start",
+    "many_buckets_change",
+    "many_buckets_right",
 ];
 const TEXTS: [&str; 3] = ["name", "unit", "note"];
 const NUMBERS: [&str; 3] = ["ours", "against", "ratio"];
