@@ -10,7 +10,7 @@ use bytestring::ByteString;
 use super::evaluate::{evaluate, has_equals, is_true};
 use super::normal_form::Side;
 use super::plan::{KeyValue, Querier, RowEvaluator, Stage, Stream, StreamKind};
-use super::querying::{Answers, ConfigLookup, Querying, Stop};
+use super::querying::{self, Answers, ConfigLookup, Querying, Stop};
 use super::request::{Budget, ConfigRequest, SubscriptionRef};
 use super::row_matcher::{Binder, RowMatcher, read};
 use super::sql_text;
@@ -260,13 +260,15 @@ fn request_outcome(
         }
     }
     let mut answers = Answers::new();
-    let found = loop {
+    let found = 'found: loop {
         let mut querying = Querying { querier, wish, answers: &answers, used: BTreeSet::new() };
         match querying.parameters() {
             Err(Stop::Missing(wanted)) => {
                 for key in wanted {
-                    let rows = lookup(&key).rows;
-                    answers.insert(key, rows);
+                    match querying::rows(&lookup(&key)) {
+                        Ok(rows) => answers.insert(key, rows),
+                        Err(failure) => break 'found Err(failure.message),
+                    };
                 }
             }
             Err(Stop::Failure(failure)) => break Err(failure.message),

@@ -8,6 +8,7 @@ use super::evaluate::Failure;
 use super::plan::{KeyValue, Querier, Stage};
 use super::relation::{Column, Relation, elements};
 use super::wish::Wish;
+use crate::checkpoint::LookupRows;
 
 /// A question to a lookup index of the config.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -18,8 +19,14 @@ pub struct ConfigLookup {
     pub values: ByteString,
 }
 
-/// Answers to lookups that are known.
-pub(super) type Answers = BTreeMap<ConfigLookup, Vec<ByteString>>;
+/// Answers to lookups that are known: rows of values, each as JSON.
+pub(super) type Answers = BTreeMap<ConfigLookup, Vec<Vec<ByteString>>>;
+
+/// The rows of an answer.
+pub(super) fn rows(answer: &LookupRows) -> Result<Vec<Vec<ByteString>>, Failure> {
+    let rows = answer.rows.iter().map(elements).collect::<Option<_>>();
+    rows.ok_or_else(|| Failure::new("bad-lookup", "a row of an answer to a lookup is not a JSON array"))
+}
 
 /// Why a querier has no answer.
 #[derive(Debug)]
@@ -152,12 +159,10 @@ impl Querying<'_> {
                     continue;
                 };
                 for output in answer {
-                    let output = elements(output)
-                        .ok_or_else(|| Failure::new("bad-lookup", "the answer to a lookup is not a JSON array"))?;
                     if *outputs.get_or_insert(output.len()) != output.len() {
                         return Err(Failure::new("bad-lookup", "answers to a lookup differ in their columns").into());
                     }
-                    rows.push(row.iter().cloned().chain(output).collect());
+                    rows.push(row.iter().chain(output).cloned().collect());
                 }
                 self.used.insert(lookup);
             }

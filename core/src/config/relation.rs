@@ -1,6 +1,6 @@
 //! Relations: values that were found for a request, in rows whose values belong together.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use bytestring::ByteString;
 
@@ -66,11 +66,13 @@ impl Relation {
 
 /// Each row once, in the order of their first places.
 fn distinct(rows: Vec<Vec<ByteString>>) -> Vec<Vec<ByteString>> {
-    if rows.len() < 2 {
-        return rows;
+    let mut order: Vec<usize> = (0..rows.len()).collect();
+    order.sort_by(|one, other| rows[*one].cmp(&rows[*other]));
+    let mut is_first = vec![true; rows.len()];
+    for pair in order.windows(2) {
+        is_first[pair[1]] = rows[pair[0]] != rows[pair[1]];
     }
-    let mut seen = BTreeSet::new();
-    rows.into_iter().filter(|row| seen.insert(row.clone())).collect()
+    rows.into_iter().zip(is_first).filter(|(_, is_first)| *is_first).map(|(row, _)| row).collect()
 }
 
 /// The elements of a compact JSON array, as they are written.

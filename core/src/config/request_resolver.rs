@@ -9,7 +9,7 @@ use serde_json::{Map, Value as Json};
 
 use super::SyncConfig;
 use super::plan::{Plan, Stage, Stream, StreamKind};
-use super::querying::{Answers, ConfigLookup, Querying, Stop};
+use super::querying::{self, Answers, ConfigLookup, Querying, Stop};
 use super::request::{
     Budget, ConfigRequest, Reason, ResolvedBucket, ResolvedRequest, ResolvedStream, StreamSubscription, SubscriptionRef,
 };
@@ -59,6 +59,8 @@ pub struct RequestResolver {
     wishes: Vec<StreamWish>,
     /// Answers that are needed still, or again when another one changes.
     answers: Answers,
+    /// Lookups that were answered and have changed: they are asked for again before anything is found anew.
+    changed: BTreeSet<ConfigLookup>,
 }
 
 /// What a resolution needs, or comes to.
@@ -123,6 +125,7 @@ impl RequestResolver {
             limit,
             wishes,
             answers: Answers::new(),
+            changed: BTreeSet::new(),
         }
     }
 
@@ -143,6 +146,9 @@ impl RequestResolver {
     /// to them (S9); the message names the stream that is to blame. `Invalid` too if a bucket definition cannot be evaluated
     /// for this request: other than with a stream, there is nobody to tell but the whole connection.
     pub fn poll(&mut self) -> Result<ResolveStep> {
+        if !self.changed.is_empty() {
+            return Ok(ResolveStep::Lookups(std::mem::take(&mut self.changed).into_iter().collect()));
+        }
         let budget = if self.limit == usize::MAX { Budget::unlimited() } else { Budget::new(self.limit) };
         let mut missing = BTreeSet::new();
         let mut wishes = std::mem::take(&mut self.wishes);
@@ -159,12 +165,15 @@ impl RequestResolver {
     /// The rows of keys that were asked for, in their order.
     ///
     /// # Errors
-    /// `Internal` if there is not one answer per key.
+    /// `Internal` if there is not one answer per key, or a row is no JSON array.
     pub fn answer(&mut self, asked: Vec<ConfigLookup>, answers: Vec<LookupRows>) -> Result<()> {
         if asked.len() != answers.len() {
             return Err(Error::internal("there must be one answer per lookup"));
         }
-        self.answers.extend(asked.into_iter().zip(answers).map(|(key, answer)| (key, answer.rows)));
+        for (lookup, answer) in asked.into_iter().zip(answers) {
+            let rows = querying::rows(&answer).map_err(|failure| Error::internal(failure.message))?;
+            self.answers.insert(lookup, rows);
+        }
         Ok(())
     }
 
@@ -176,29 +185,48 @@ impl RequestResolver {
     /// Forgets what need not be asked for again. A querier with a single lookup starts over when that one changes; of one with
     /// many, only what has changed is asked for again.
     fn keep_answers(&mut self) {
-        let found = self.wishes.iter().flat_map(|wish| &wish.found).flatten();
-        let kept: BTreeSet<&ConfigLookup> =
-            found.filter(|found| found.used.len() > 1).flat_map(|found| &found.used).collect();
+        let used = self.wishes.iter().flat_map(|wish| &wish.found).flatten().map(|found| &found.used);
+        let used = used.filter(|used| used.len() > 1);
+        // Every lookup that was used was answered: as many answers as that are the same ones.
+        if used.clone().any(|used| used.len() == self.answers.len()) {
+            return;
+        }
+        let kept: BTreeSet<&ConfigLookup> = used.flatten().collect();
         self.answers.retain(|lookup, _| kept.contains(lookup));
     }
 
-    /// The rows of these keys may have changed since they were answered: what depends on them is found again by the next
-    /// [`poll`](Self::poll), which asks for them. Whether there is anything.
+    /// The rows of these keys have changed since they were answered: what depends on them is found again by the next
+    /// [`poll`](Self::poll), which asks for them alone. Whether there is anything.
     ///
     /// A resolution that was not [`Done`](ResolveStep::Done) starts over: nobody may have watched what it has asked for so far.
-    pub fn invalidate(&mut self, is_changed: impl Fn(&ConfigLookup) -> bool) -> bool {
-        let mut any = false;
-        if self.wishes.iter().flat_map(|wish| &wish.found).any(Option::is_none) {
-            self.answers.clear();
-        } else {
-            self.answers.retain(|lookup, _| !is_changed(lookup));
-        }
+    pub fn invalidate(&mut self, changed: &BTreeSet<ConfigLookup>) -> bool {
+        self.forget(|used| changed.iter().filter(|lookup| used.contains(*lookup)).cloned().collect())
+    }
+
+    /// The same if any key may have changed.
+    pub fn invalidate_all(&mut self) -> bool {
+        self.forget(Clone::clone)
+    }
+
+    /// `changed` says which of the lookups that a querier used have changed.
+    fn forget(&mut self, changed: impl Fn(&BTreeSet<ConfigLookup>) -> BTreeSet<ConfigLookup>) -> bool {
+        let interrupted = self.wishes.iter().flat_map(|wish| &wish.found).any(Option::is_none);
+        self.changed.clear();
+        let mut any = interrupted;
         for found in self.wishes.iter_mut().flat_map(|wish| &mut wish.found) {
-            if found.as_ref().is_none_or(|found| found.used.iter().any(&is_changed)) {
-                *found = None;
+            let Some(known) = found else { continue };
+            let mut lookups = changed(&known.used);
+            if !lookups.is_empty() {
                 any = true;
+                *found = None;
+                self.changed.append(&mut lookups);
             }
         }
+        if interrupted {
+            self.answers.clear();
+            self.changed.clear();
+        }
+        self.changed.iter().for_each(|lookup| drop(self.answers.remove(lookup)));
         any
     }
 
@@ -245,18 +273,29 @@ struct Assembly<'a> {
     plan: &'a Plan,
     budget: &'a Budget,
     buckets: Vec<ResolvedBucket>,
+    /// How many queriers have found buckets of each definition. One alone finds no bucket twice.
+    finders: BTreeMap<usize, usize>,
+    /// Where the buckets are that several may find.
     places: BTreeMap<(usize, ByteString), usize>,
     reasons: usize,
 }
 
 impl<'a> Assembly<'a> {
     fn new(plan: &'a Plan, budget: &'a Budget) -> Self {
-        Self { plan, budget, buckets: Vec::new(), places: BTreeMap::new(), reasons: 0 }
+        let (finders, places) = (BTreeMap::new(), BTreeMap::new());
+        Self { plan, budget, buckets: Vec::new(), finders, places, reasons: 0 }
     }
 
     fn assemble(mut self, resolver: &RequestResolver) -> Result<ResolvedRequest> {
         let mut streams: Vec<ResolvedStream> = Vec::new();
         let mut numbers: BTreeMap<usize, usize> = BTreeMap::new();
+        for wish in &resolver.wishes {
+            let queriers = self.plan.streams.get(wish.stream).map(|stream| stream.queriers.as_slice());
+            queriers
+                .into_iter()
+                .flatten()
+                .for_each(|querier| *self.finders.entry(querier.definition).or_default() += 1);
+        }
         for wish in &resolver.wishes {
             let Some(stream) = self.plan.streams.get(wish.stream) else { continue };
             let number = *numbers.entry(wish.stream).or_insert_with(|| {
@@ -288,24 +327,28 @@ impl<'a> Assembly<'a> {
     fn places(&mut self, stream: &Stream, wish: &StreamWish) -> Result<Vec<(usize, BucketPriority)>> {
         let mut places = Vec::new();
         for (querier, found) in stream.queriers.iter().zip(&wish.found) {
+            let alone = self.finders.get(&querier.definition) == Some(&1);
             for parameters in found.iter().flat_map(|found| &found.parameters) {
                 let next = self.buckets.len();
-                match self.places.entry((querier.definition, parameters.clone())) {
-                    Entry::Occupied(known) => places.push((*known.get(), querier.priority)),
-                    Entry::Vacant(_) if next == self.budget.buckets => {
-                        return Err(self.budget.exceeded(&stream.name, "this user's streams yield too many buckets"));
-                    }
-                    Entry::Vacant(new) => {
-                        new.insert(next);
-                        self.buckets.push(ResolvedBucket {
-                            definition: querier.definition,
-                            parameters: parameters.clone(),
-                            priority: BucketPriority(u8::MAX),
-                            reasons: Vec::new(),
-                        });
-                        places.push((next, querier.priority));
+                if !alone {
+                    match self.places.entry((querier.definition, parameters.clone())) {
+                        Entry::Occupied(known) => {
+                            places.push((*known.get(), querier.priority));
+                            continue;
+                        }
+                        Entry::Vacant(new) => drop(new.insert(next)),
                     }
                 }
+                if next == self.budget.buckets {
+                    return Err(self.budget.exceeded(&stream.name, "this user's streams yield too many buckets"));
+                }
+                self.buckets.push(ResolvedBucket {
+                    definition: querier.definition,
+                    parameters: parameters.clone(),
+                    priority: BucketPriority(u8::MAX),
+                    reasons: Vec::new(),
+                });
+                places.push((next, querier.priority));
             }
         }
         places.sort_unstable();

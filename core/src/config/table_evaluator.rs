@@ -150,6 +150,8 @@ struct Member {
     key: Vec<u8>,
     /// The last that has something to write wins.
     values: Vec<MemberValue>,
+    /// The column that it is, if it is nothing else: so are most.
+    column: Option<usize>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -423,6 +425,12 @@ impl Object {
             }
         }
         object.id = object.members.iter().position(|member| &*member.name == "id");
+        for member in &mut object.members {
+            member.column = match member.values.as_slice() {
+                [MemberValue { value: Expression::Input(Bound::At(index)), .. }] => Some(*index),
+                _ => None,
+            };
+        }
         object
     }
 
@@ -439,7 +447,7 @@ impl Object {
         let mut key = Vec::new();
         json::write_string(&mut key, name);
         key.push(b':');
-        self.members.push(Member { name: Arc::clone(name), key, values: vec![value] });
+        self.members.push(Member { name: Arc::clone(name), key, values: vec![value], column: None });
     }
 
     /// The operation id and the data of a row.
@@ -466,6 +474,10 @@ impl Object {
 impl Member {
     /// What is written; `None` for a blob and for a column that the table does not have.
     fn value<'v>(&'v self, values: &'v [Value]) -> Result<Option<Cow<'v, Value>>, Failure> {
+        if let Some(column) = self.column {
+            let value = values.get(column).unwrap_or(&Value::Null);
+            return Ok((!matches!(value, Value::Blob(_))).then_some(Cow::Borrowed(value)));
+        }
         if self.values.iter().any(|value| value.origin == Origin::LegacyStar) {
             return self.legacy_value(values);
         }

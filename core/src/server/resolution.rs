@@ -82,15 +82,21 @@ impl StreamResolver {
     /// Takes note of what changed; whether its buckets may be others now.
     pub(super) fn note(&mut self, touched: &Touched) -> bool {
         self.asked.clear();
-        let Self { resolver, deployed, definitions, .. } = self;
         match touched {
-            Touched::Unknown => resolver.invalidate(|_| true),
+            Touched::Unknown => self.resolver.invalidate_all(),
             Touched::These { lookups, .. } if lookups.is_empty() => false,
-            Touched::These { lookups, .. } => resolver.invalidate(|lookup| {
-                let index = deployed.definitions.get(*definitions + lookup.index).map(|index| index.id);
-                index.is_some_and(|index| lookups.contains(&LookupKey { index, values: lookup.values.clone() }))
-            }),
+            Touched::These { lookups, .. } => {
+                let changed = lookups.iter().filter_map(|key| self.lookup(key)).collect();
+                self.resolver.invalidate(&changed)
+            }
         }
+    }
+
+    /// What the config calls a key.
+    fn lookup(&self, key: &LookupKey) -> Option<ConfigLookup> {
+        let indexes = self.deployed.definitions.get(self.definitions..)?;
+        let index = indexes.iter().position(|index| index.id == key.index)?;
+        Some(ConfigLookup { index, values: key.values.clone() })
     }
 
     /// What is needed next, or what it comes to.

@@ -261,7 +261,7 @@ impl ServerSession {
         }
         let touched = if std::mem::take(&mut self.undescribed) { Touched::Unknown } else { touched };
         if let Some(resolved) = resolved {
-            self.adopt(&resolved);
+            self.adopt(Arc::unwrap_or_clone(resolved));
         }
         let asked = self.buckets.to_describe(&touched);
         let write_checkpoint = match &touched {
@@ -277,9 +277,9 @@ impl ServerSession {
         self.state = State::Describing { checkpoint, asked };
     }
 
-    fn adopt(&mut self, resolved: &ResolvedStreams) {
-        self.buckets.adopt(resolved, &self.positions, !self.first_line_sent);
-        self.streams.clone_from(&resolved.streams);
+    fn adopt(&mut self, resolved: ResolvedStreams) {
+        self.buckets.adopt(resolved.buckets, &self.positions, !self.first_line_sent);
+        self.streams = resolved.streams;
     }
 
     fn described(&mut self, sums: &[BucketChecksum], write_checkpoint: Option<WriteCheckpoint>) -> Result<()> {

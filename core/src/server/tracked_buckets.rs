@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytestring::ByteString;
 
-use super::event::{ResolvedStreams, Touched};
-use super::wanted::TrackedBucket;
+use super::event::Touched;
+use super::wanted::{TrackedBucket, WantedBucket};
 use crate::bucket::{BucketId, BucketPriority};
 use crate::bucket_store::ReadRequest;
 use crate::checkpoint::BucketChecksum;
@@ -35,34 +35,35 @@ impl TrackedBuckets {
     /// Takes what a request yields now. `positions` says where the client stands before the `first_line`.
     pub(super) fn adopt(
         &mut self,
-        resolved: &ResolvedStreams,
+        wanted: Vec<WantedBucket>,
         positions: &BTreeMap<ByteString, OpId>,
         first_line: bool,
     ) {
-        let mut before = std::mem::take(&mut self.dropped);
-        before.extend(self.all.drain(..).map(|bucket| (bucket.wanted.id.clone(), bucket)));
-        self.all.extend(resolved.buckets.iter().map(|wanted| match before.remove(&wanted.id) {
-            // With another priority or reason it is told of again.
-            Some(tracked) => {
-                let told = tracked.told && tracked.wanted == *wanted;
-                TrackedBucket { wanted: wanted.clone(), told, ..tracked }
-            }
-            None => {
-                let after = positions.get(&wanted.name).copied().unwrap_or_default();
-                TrackedBucket::new(wanted.clone(), after)
-            }
-        }));
+        let known: Vec<Option<usize>> = wanted.iter().map(|wanted| self.place(&wanted.id)).collect();
+        let mut before: Vec<Option<TrackedBucket>> = std::mem::take(&mut self.all).into_iter().map(Some).collect();
+        self.all.reserve_exact(wanted.len());
+        for (wanted, known) in wanted.into_iter().zip(known) {
+            let tracked = known.and_then(|place| before[place].take()).or_else(|| self.dropped.remove(&wanted.id));
+            self.all.push(match tracked {
+                // With another priority or reason it is told of again.
+                Some(tracked) => TrackedBucket { told: tracked.told && tracked.wanted == wanted, wanted, ..tracked },
+                None => {
+                    let after = positions.get(&wanted.name).copied().unwrap_or_default();
+                    TrackedBucket::new(wanted, after)
+                }
+            });
+        }
+        // The first line names all buckets that the client keeps; later ones say which have gone.
+        let gone = before.into_iter().flatten().filter(|bucket| bucket.known && !first_line);
+        // What happens to it now is not heard of: if it comes back it is looked at again.
+        self.dropped.extend(gone.map(|bucket| (bucket.wanted.id.clone(), TrackedBucket { told: false, ..bucket })));
+
         let places = self.all.iter().enumerate();
         self.untold = places.clone().filter(|(_, bucket)| !bucket.told).map(|(place, _)| place).collect();
         let unfinished = places.filter(|(_, bucket)| bucket.unfinished);
         self.unfinished = unfinished.map(|(place, bucket)| (bucket.wanted.priority, place)).collect();
         self.by_id = (0..self.all.len()).collect();
-        self.by_id.sort_unstable_by(|one, other| self.all[*one].wanted.id.cmp(&self.all[*other].wanted.id));
-        // The first line names all buckets that the client keeps; later ones say which have gone.
-        before.retain(|_, bucket| !first_line && bucket.known);
-        // What happens to it now is not heard of: if it comes back it is looked at again.
-        before.values_mut().for_each(|bucket| bucket.told = false);
-        self.dropped = before;
+        self.by_id.sort_by(|one, other| self.all[*one].wanted.id.cmp(&self.all[*other].wanted.id));
     }
 
     pub(super) fn get(&self, place: usize) -> &TrackedBucket {

@@ -6,7 +6,6 @@ pub mod source_suite;
 pub mod transport_suite;
 
 mod deadline;
-mod patience;
 mod world;
 
 use std::future::Future;

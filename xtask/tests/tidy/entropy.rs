@@ -9,7 +9,6 @@ const EXEMPTED: &[(&str, &str)] = &[
     ("core/src/compaction.rs", "disallowed_types"),
     ("core/src/testing/bucket_store_suite/subscribing.rs", "disallowed_methods"),
     ("core/src/testing/deadline.rs", "disallowed_methods"),
-    ("core/src/testing/patience.rs", "disallowed_methods"),
 ];
 /// Addresses, which are others in every process.
 const ADDRESSES: &[&str] = &[":p}", "as *const", "as *mut", "ptr::from_ref(", ".addr()", "type_id()", "TypeId::of"];

@@ -9,7 +9,7 @@ use super::reader::Reader;
 use super::transcript::{Transaction, Transcript};
 use crate::source::{Source, SourceStart};
 use crate::table::{TablePattern, TableSelection};
-use crate::testing::patience::{Deadline, pause};
+use crate::testing::deadline::{Deadline, pause};
 use crate::write_checkpoint::MarkerToken;
 use futures::StreamExt;
 

@@ -8,7 +8,7 @@ use super::bench::*;
 use super::hand::Hand;
 use crate::error::ErrorKind;
 use crate::source::{SourceEvent, SourcePosition, SourceStart, SourceState};
-use crate::testing::patience::{dropped_after, pause};
+use crate::testing::deadline::{dropped_after, pause};
 
 /// The call that opens a stream, and the stream, may be dropped at any point: whoever opens it again, on the same handle or
 /// another, misses nothing and gets nothing twice.

@@ -14,7 +14,7 @@ use super::transcript::Transcript;
 use crate::error::Result;
 use crate::source::{Source, SourceEvent, SourcePosition, SourceStart, SourceState};
 use crate::table::{Field, RowKey, SourceRow, SourceTable, TableId, TableSelection};
-use crate::testing::patience::{Deadline, pause};
+use crate::testing::deadline::{Deadline, pause};
 use crate::write_checkpoint::MarkerToken;
 
 type Events = BoxStream<'static, Result<Vec<SourceEvent>>>;

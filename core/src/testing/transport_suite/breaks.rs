@@ -7,7 +7,7 @@ use super::stage::*;
 use super::wire::Network;
 use crate::error::{ErrorKind, Result};
 use crate::server::ServiceLimits;
-use crate::testing::patience::Deadline;
+use crate::testing::deadline::Deadline;
 
 /// A server that cannot be reached is `Unavailable`, and that is soon known.
 pub async fn an_absent_server_is_unavailable(network: Arc<dyn Network>) {

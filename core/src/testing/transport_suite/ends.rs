@@ -9,7 +9,7 @@ use super::wire::Wire;
 use crate::error::ErrorKind;
 use crate::protocol::ClientLine;
 use crate::server::ServiceLimits;
-use crate::testing::patience::dropped_after;
+use crate::testing::deadline::dropped_after;
 
 /// Credentials that the service refuses are `Unauthorized`, and leave nothing behind.
 pub async fn refused_credentials_are_unauthorized(wire: Arc<dyn Wire>) {

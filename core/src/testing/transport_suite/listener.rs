@@ -7,7 +7,7 @@ use super::stage::ok;
 use crate::connector::Credentials;
 use crate::error::{Error, Result};
 use crate::protocol::{ClientLine, Framing, LineDecoder, SyncRequest};
-use crate::testing::patience::Deadline;
+use crate::testing::deadline::Deadline;
 use crate::transport::{LineStream, Transport};
 
 /// How a stream ended.

@@ -18,7 +18,7 @@ use crate::memory::{MemoryBucketStore, MemoryTransport};
 use crate::operation::NewOperation;
 use crate::protocol::SyncRequest;
 use crate::server::{ServiceLimits, SyncService};
-use crate::testing::patience::{Deadline, pause};
+use crate::testing::deadline::{Deadline, pause};
 use crate::time::WallTime;
 use crate::transport::Transport;
 use crate::write_checkpoint::MarkerToken;
