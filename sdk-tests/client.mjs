@@ -88,13 +88,14 @@ const commands = {
     return { clientId: await db.getClientId(), sdk: db.sdkVersion, node: process.versions.node };
   },
 
-  /** Connects, or connects anew with other credentials. Does not wait for anything to arrive. */
-  async connect({ endpoint, token, upload }) {
+  /** Connects, or connects anew with other credentials and parameters. Does not wait for anything to arrive. */
+  async connect({ endpoint, token, upload, params }) {
     credentials = { endpoint, token };
     uploadUrl = upload;
     const connector = { fetchCredentials: async () => credentials, uploadData };
     await db.connect(connector, {
       connectionMethod: SyncStreamConnectionMethod.HTTP,
+      params,
       crudUploadThrottleMs: 20,
       retryDelayMs: 100
     });

@@ -64,7 +64,15 @@ impl NodeClient {
     /// # Errors
     /// If the SDK refuses.
     pub async fn connect(&mut self, endpoint: &str, token: &str, upload: &str) -> Result<()> {
-        let options = json!({ "endpoint": endpoint, "token": token, "upload": upload });
+        self.connect_with(endpoint, token, upload, json!({})).await
+    }
+
+    /// The same with parameters of the connection.
+    ///
+    /// # Errors
+    /// If the SDK refuses.
+    pub async fn connect_with(&mut self, endpoint: &str, token: &str, upload: &str, parameters: Json) -> Result<()> {
+        let options = json!({ "endpoint": endpoint, "token": token, "upload": upload, "params": parameters });
         self.command("connect", options).await.map(drop)
     }
 
