@@ -101,8 +101,8 @@ pub struct SourceRow {
 pub struct TableSelection {
     /// One entry per table pattern; a table may match several.
     pub patterns: Vec<TablePattern>,
-    /// How the types of their columns become values. Not stored: a source that follows other mappings than the default has to
-    /// keep by itself which one it has followed.
+    /// How the types of their columns become values. Not stored: a store whose config has other options does not go on with
+    /// what it holds.
     #[serde(skip)]
     pub values: ValueOptions,
 }

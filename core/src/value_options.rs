@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// How a source maps the types of its columns: the options of `config` that change data. They are for the source to follow;
-/// nothing in this crate reads them.
+/// How a source maps the types of its columns: the options of `config` that change data. They are for the source to follow.
+/// Other options than before are another content of every bucket: they are part of the forms of definitions and lookup indexes.
 ///
 /// ```
 /// use syncline_core::{SyncConfig, ValueOptions};
@@ -69,6 +69,15 @@ impl ValueOptions {
     pub(crate) fn of_edition(edition: i64) -> Self {
         let fixed = edition >= 2;
         Self { iso8601_timestamps: fixed, custom_types: fixed, max_precision: None }
+    }
+
+    /// What canonical forms of definitions say of it: nothing of the default.
+    pub(crate) fn form(&self) -> Option<String> {
+        let digits =
+            self.max_precision.map_or(TimePrecision::Microseconds, |max| max.min(TimePrecision::Microseconds)).digits();
+        let Self { iso8601_timestamps, custom_types, .. } = self;
+        let form = format!("values: iso8601 {iso8601_timestamps}, custom types {custom_types}, {digits} digits");
+        (!self.is_default()).then_some(form)
     }
 
     /// Whether rows look as they do by default: Postgres has six digits, so that six and nine cut nothing.

@@ -167,8 +167,10 @@ const EDITION_3: [&str; 4] = [
 ];
 
 const EDITION_1: [&str; 2] = [
-    r#"{"v":1,"rows":[{"table":null,"name":"lists","as":"lists","where":[["f","!=",["c","kind"],["t","x"]]],"select":["legacy *",["x",["f","legacy ->>",["c","j"],["t","a.b"]]],["y",["f","legacy json_extract",["c","j"],["t","$.c"]]]],"keys":[["c","id"]]},{"table":null,"prefix":"t_","as":null,"where":[["f","in_each",["c","main"],["f","array",["c","lists"]]]],"select":[["id",["c","id"]]],"keys":[["c","main"]]}]}"#,
-    r#"{"v":1,"lookup":{"table":null,"name":"members","where":[],"keys":[["c","user"]],"outputs":[["c","list"]]}}"#,
+    r#"{"v":1,"rows":[{"table":null,"name":"lists","as":"lists","where":[["f","!=",["c","kind"],["t","x"]]],"select":["legacy *",["x",["f","legacy ->>",["c","j"],["t","a.b"]]],["y",["f","legacy json_extract",["c","j"],["t","$.c"]]]],"keys":[["c","id"]]},{"table":null,"prefix":"t_","as":null,"where":[["f","in_each",["c","main"],["f","array",["c","lists"]]]],"select":[["id",["c","id"]]],"keys":[["c","main"]]}]}
+values: iso8601 false, custom types false, 6 digits"#,
+    r#"{"v":1,"lookup":{"table":null,"name":"members","where":[],"keys":[["c","user"]],"outputs":[["c","list"]]}}
+values: iso8601 false, custom types false, 6 digits"#,
 ];
 
 /// One way for a row to be in a bucket with the parameters `a` and `b`.
@@ -294,5 +296,35 @@ proptest! {
             let expected = allowed.iter().any(|parameters| ways.iter().any(|way| way.holds(&row, *parameters)));
             prop_assert_eq!(seen, expected, "{} for {:?} and {:?}", text, row, allowed);
         }
+    }
+}
+
+#[test]
+fn other_value_options_are_other_content_and_equal_ones_are_not() {
+    let forms = |options: &str| -> Vec<String> {
+        let config = config(&format!(
+            "config: {{ edition: 3{options} }}\nstreams: {{ all: {{ query: SELECT * FROM t WHERE a IN (SELECT b FROM u WHERE c = auth.user_id()) }} }}"
+        ));
+        config.forms().map(ToString::to_string).collect()
+    };
+    let default = forms("");
+    assert_eq!(default.len(), 2);
+    // Postgres has no more digits than six.
+    for same in [", timestamps_iso8601: true", ", timestamp_max_precision: nanoseconds"] {
+        assert_eq!(forms(same), default, "{same}");
+    }
+    let others = [
+        ", timestamps_iso8601: false",
+        ", custom_postgres_types: false",
+        ", timestamp_max_precision: milliseconds",
+        ", timestamp_max_precision: seconds",
+    ];
+    let mut all: Vec<Vec<String>> = others.into_iter().map(forms).collect();
+    all.push(default);
+    for place in 0..2 {
+        let mut of_place: Vec<&String> = all.iter().map(|forms| &forms[place]).collect();
+        of_place.sort();
+        of_place.dedup();
+        assert_eq!(of_place.len(), all.len(), "{of_place:?}");
     }
 }

@@ -5,13 +5,15 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use syncline_core::Value;
+use syncline_core::{TimePrecision, Value, ValueOptions};
 
 use crate::pgoutput::{self, Message, Tuple};
 use crate::value::{Mapping, TypeRegistry};
 
 /// Beyond the oids of all built-in types.
 const OIDS: u32 = 6_000;
+/// A type itself, and what can be made of it.
+const KINDS: u32 = 5;
 
 /// A message of the replication stream: what is decoded has columns that can be read, all of them.
 pub fn pgoutput(bytes: &[u8]) {
@@ -31,13 +33,18 @@ pub fn pgoutput(bytes: &[u8]) {
 }
 
 /// The text of a value: only text that is not UTF-8 is refused, and what is nested becomes JSON. The first four bytes
-/// choose its type: a built-in one, or an array, a composite, a range or a multirange of it.
+/// choose its type, a built-in one, or an array, a composite, a range or a multirange of it, and how the config maps it.
 pub fn postgres_value(bytes: &[u8]) {
     let Some((choice, text)) = bytes.split_first_chunk() else { return };
     let choice = u32::from_be_bytes(*choice);
-    let inner = TypeRegistry::default().mapping(choice % OIDS);
+    let options = match choice / OIDS / KINDS % 3 {
+        0 => ValueOptions::default(),
+        1 => ValueOptions { iso8601_timestamps: false, custom_types: false, max_precision: None },
+        _ => ValueOptions { max_precision: Some(TimePrecision::Milliseconds), ..ValueOptions::default() },
+    };
+    let inner = TypeRegistry::new(options).mapping(choice % OIDS);
     let element = || Arc::new(inner.clone());
-    let mapping = match choice / OIDS % 5 {
+    let mapping = match choice / OIDS % KINDS {
         1 => Mapping::Array { element: element(), delimiter: b',' },
         2 => Mapping::Composite([("a".to_owned(), inner.clone()), ("b".to_owned(), inner.clone())].into()),
         3 => Mapping::Range(element()),

@@ -49,7 +49,7 @@ pub(crate) async fn rows(
     let record = readable.tables.iter().find(|record| u64::from(record.oid) == table.id.0);
     let mut found = HashMap::new();
     if let Some(record) = record {
-        let mut types = TypeRegistry::default();
+        let mut types = TypeRegistry::new(readable.selection.values);
         let connection = link.connection().await?;
         types.load(connection, record.columns.iter().map(|column| column.type_oid)).await?;
         let columns = record.columns.iter().map(|column| (column.name.as_str(), column.type_oid));

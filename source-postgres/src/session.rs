@@ -180,6 +180,7 @@ impl Session {
         // What an earlier run was told must not count for this one: it may have been another slot.
         shared.durable.send_replace(durable.unwrap_or_default());
         shared.streamed.begin(&mut sql).await?;
+        let values = start.selection.values;
         let mut session = Self {
             reading_told: start.state.is_some() && state.reading,
             settings: settings.clone(),
@@ -190,7 +191,7 @@ impl Session {
             state_changed,
             unsettled: true,
             sql: sql.settled(),
-            types: TypeRegistry::default(),
+            types: TypeRegistry::new(values),
             output,
             position,
             relations: HashMap::new(),

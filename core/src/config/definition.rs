@@ -22,6 +22,11 @@ impl Definition {
         &self.name
     }
 
+    /// The content of its buckets depends on this as well.
+    pub(super) fn add_to_form(&mut self, text: &str) {
+        self.form = format!("{}\n{text}", self.form).into();
+    }
+
     /// The canonical, versioned form. Two definitions with equal forms have buckets of the same content for the same
     /// parameters; tables, filters, keys and outputs are in it, while names, priorities, automatic subscription and
     /// conditions on the request are not.

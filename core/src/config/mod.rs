@@ -134,7 +134,10 @@ impl SyncConfig {
         if warnings.is_fatal() {
             return Err(warnings);
         }
-        let plan = planner.finish();
+        let mut plan = planner.finish();
+        if let Some(form) = values.form() {
+            plan.add_to_forms(&form);
+        }
         let selection = selection(&plan, places, values);
         let streams = plan.streams.iter().filter(|stream| stream.kind == StreamKind::Stream);
         let names = streams.map(|stream| Arc::clone(&stream.name)).collect();

@@ -19,6 +19,14 @@ pub(super) struct Plan {
     pub(super) events: Vec<EventQuery>,
 }
 
+impl Plan {
+    /// All that a store keeps for it depends on this as well.
+    pub(super) fn add_to_forms(&mut self, text: &str) {
+        self.definitions.iter_mut().for_each(|definition| definition.add_to_form(text));
+        self.indexes.iter_mut().for_each(|index| index.form = format!("{}\n{text}", index.form).into());
+    }
+}
+
 /// A stream or a bucket definition, as requests see it.
 #[derive(Debug)]
 pub(super) struct Stream {

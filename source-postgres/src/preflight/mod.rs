@@ -5,7 +5,6 @@ mod occasion;
 mod server;
 mod slot;
 mod tables;
-mod values;
 
 use syncline_core::{Error, TableSelection};
 
@@ -29,7 +28,6 @@ pub(crate) async fn look(
     occasion: Occasion,
     findings: &mut Findings,
 ) -> Result<(Server, Catalog), Error> {
-    values::check_values(selection, findings);
     let server = server::check_server(link, occasion, findings).await?;
     let loaded = async { catalog::load(link.connection().await?, server.version, publication, selection).await };
     match loaded.await {

@@ -7,7 +7,7 @@ use bytestring::ByteString;
 use syncline_core::{Value, json};
 
 use super::nested;
-use super::time::{self, Stamp};
+use super::time::{self, Stamp, TimeForm};
 use crate::pgoutput::DecodeError;
 
 /// How deep arrays and composites may be nested.
@@ -25,9 +25,9 @@ pub(crate) enum Mapping {
     /// Verbatim; inside other values it is embedded.
     Json,
     Date,
-    Time,
-    Timestamp,
-    TimestampTz,
+    Time(TimeForm),
+    Timestamp(TimeForm),
+    TimestampTz(TimeForm),
     /// A position in the log, both halves padded.
     Lsn,
     Array {
@@ -66,9 +66,9 @@ impl Mapping {
             Self::Integer => text.parse().ok().map(Value::Integer),
             Self::Real => real(&text).map(Value::Real),
             Self::Date => time::date(&text).map(Value::from),
-            Self::Time => time::clock_text(&text).map(Value::from),
-            Self::Timestamp => stamp(time::timestamp(&text)),
-            Self::TimestampTz => stamp(time::timestamptz(&text)),
+            Self::Time(form) => time::clock_text(&text, *form).map(Value::from),
+            Self::Timestamp(form) => stamp(time::timestamp(&text, *form)),
+            Self::TimestampTz(form) => stamp(time::timestamptz(&text, *form)),
             Self::Lsn => padded_lsn(&text).map(Value::from),
             Self::Array { .. } | Self::Composite(_) | Self::Multirange(_) => self.nested(&text),
             Self::Range(_) if &*text == "empty" => None,
@@ -98,10 +98,12 @@ impl Mapping {
             Self::Integer => json::write_integer(out, text.parse().ok()?),
             Self::Real => json::write_real(out, real(text)?),
             Self::Date => json::write_string(out, time::date(text).as_deref().unwrap_or(text)),
-            Self::Time => json::write_string(out, time::clock_text(text).as_deref().unwrap_or(text)),
-            Self::Timestamp => json::write_value(out, &stamp(time::timestamp(text)).unwrap_or_else(|| text.into())),
-            Self::TimestampTz => {
-                json::write_value(out, &stamp(time::timestamptz(text)).unwrap_or_else(|| text.into()));
+            Self::Time(form) => json::write_string(out, time::clock_text(text, *form).as_deref().unwrap_or(text)),
+            Self::Timestamp(form) => {
+                json::write_value(out, &stamp(time::timestamp(text, *form)).unwrap_or_else(|| text.into()));
+            }
+            Self::TimestampTz(form) => {
+                json::write_value(out, &stamp(time::timestamptz(text, *form)).unwrap_or_else(|| text.into()));
             }
             Self::Lsn => json::write_string(out, padded_lsn(text).as_deref().unwrap_or(text)),
             Self::Array { element, delimiter } => nested::write_array(element, *delimiter, text, out, depth)?,

@@ -4,9 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use syncline_core::ValueOptions;
 use tokio_postgres::types::{Kind, Type};
 
 use super::mapping::{MAX_DEPTH, Mapping};
+use super::time::TimeForm;
 use crate::connection::Connection;
 use crate::error::PgError;
 
@@ -19,6 +21,8 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// a type that has been dropped.
 #[derive(Debug, Default)]
 pub(crate) struct TypeRegistry {
+    /// What the sync config chooses.
+    options: ValueOptions,
     custom: HashMap<u32, Custom>,
 }
 
@@ -44,6 +48,10 @@ fn builtin_name(oid: u32) -> Option<Arc<str>> {
 }
 
 impl TypeRegistry {
+    pub(crate) fn new(options: ValueOptions) -> Self {
+        Self { options, custom: HashMap::new() }
+    }
+
     /// The name of a type, for diagnostics.
     pub(crate) fn name(&self, oid: u32) -> Arc<str> {
         builtin_name(oid)
@@ -58,8 +66,9 @@ impl TypeRegistry {
 
     fn resolve(&self, oid: u32, depth: usize) -> Option<Mapping> {
         let depth = depth.checked_sub(1)?;
-        let Some(custom) = self.custom.get(&oid) else { return Some(builtin(oid)) };
+        let Some(custom) = self.custom.get(&oid) else { return Some(builtin(oid, &self.options)) };
         Some(match &custom.kind {
+            _ if !self.options.custom_types => Mapping::Text,
             CustomKind::Text => Mapping::Text,
             CustomKind::Domain(base) => self.resolve(*base, depth)?,
             CustomKind::Array { element, delimiter } => {
@@ -158,7 +167,8 @@ impl TypeRegistry {
 }
 
 /// The mapping of a built-in type.
-fn builtin(oid: u32) -> Mapping {
+fn builtin(oid: u32, options: &ValueOptions) -> Mapping {
+    let times = TimeForm::of(options);
     let Some(found) = Type::from_oid(oid) else { return Mapping::Text };
     match found {
         Type::BOOL => Mapping::Boolean,
@@ -167,21 +177,32 @@ fn builtin(oid: u32) -> Mapping {
         Type::BYTEA => Mapping::Bytes,
         Type::JSON | Type::JSONB => Mapping::Json,
         Type::DATE => Mapping::Date,
-        Type::TIME => Mapping::Time,
-        Type::TIMESTAMP => Mapping::Timestamp,
-        Type::TIMESTAMPTZ => Mapping::TimestampTz,
+        Type::TIME => Mapping::Time(times),
+        Type::TIMESTAMP => Mapping::Timestamp(times),
+        Type::TIMESTAMPTZ => Mapping::TimestampTz(times),
         Type::PG_LSN => Mapping::Lsn,
         // Arrays in the catalog's sense only: these two have a text form of their own.
         Type::INT2_VECTOR | Type::OID_VECTOR => Mapping::Text,
+        // Ranges count among custom types, though these are built in; so do arrays of them, and those of boxes.
+        _ if !options.custom_types && is_nested(&found) => Mapping::Text,
         _ => match found.kind() {
             Kind::Array(element) => Mapping::Array {
-                element: Arc::new(builtin(element.oid())),
+                element: Arc::new(builtin(element.oid(), options)),
                 delimiter: if *element == Type::BOX { b';' } else { b',' },
             },
-            Kind::Range(bound) => Mapping::Range(Arc::new(builtin(bound.oid()))),
-            Kind::Multirange(bound) => Mapping::Multirange(Arc::new(builtin(bound.oid()))),
+            Kind::Range(bound) => Mapping::Range(Arc::new(builtin(bound.oid(), options))),
+            Kind::Multirange(bound) => Mapping::Multirange(Arc::new(builtin(bound.oid(), options))),
             _ => Mapping::Text,
         },
+    }
+}
+
+/// Whether it is a range, a list of ranges, or an array of either or of boxes.
+fn is_nested(found: &Type) -> bool {
+    match found.kind() {
+        Kind::Array(element) => *element == Type::BOX || is_nested(element),
+        Kind::Range(_) | Kind::Multirange(_) => true,
+        _ => false,
     }
 }
 

@@ -1,7 +1,35 @@
-//! Dates and times: from the ISO form of Postgres to that of ISO 8601, always with six digits of a second.
+//! Dates and times: from the ISO form of Postgres to that which the sync config asks for.
 
-/// The digits after the point that a value is given.
-const DIGITS: usize = 6;
+use syncline_core::{TimePrecision, ValueOptions};
+
+/// How times look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TimeForm {
+    /// Between date and time.
+    separator: char,
+    /// The digits after the point that a value is given; `None` are those that are sent.
+    digits: Option<usize>,
+}
+
+impl TimeForm {
+    /// Postgres has six digits: with more there would be zeros that it never sent.
+    pub(crate) fn of(options: &ValueOptions) -> Self {
+        if !options.iso8601_timestamps {
+            return Self { separator: ' ', digits: None };
+        }
+        let own = TimePrecision::Microseconds;
+        let digits = options.max_precision.map_or(own, |precision| precision.min(own)).digits();
+        Self { separator: 'T', digits: Some(digits) }
+    }
+
+    /// A moment of no fraction, as an infinity is written.
+    fn whole(self, date: &str, clock: &str, zone: &str) -> Stamp {
+        let Self { separator, digits } = self;
+        let zeros = "0".repeat(digits.unwrap_or(0));
+        let point = if zeros.is_empty() { "" } else { "." };
+        Stamp::Text(format!("{date}{separator}{clock}{point}{zeros}{zone}"))
+    }
+}
 
 /// `2024-03-05`; infinities become the first and the last day that four digits can name.
 pub(super) fn date(text: &str) -> Option<String> {
@@ -23,37 +51,39 @@ pub(super) enum Stamp {
 }
 
 /// `2024-03-05 06:07:08.5` becomes `2024-03-05T06:07:08.500000`.
-pub(super) fn timestamp(text: &str) -> Stamp {
+pub(super) fn timestamp(text: &str, form: TimeForm) -> Stamp {
     match text {
-        "infinity" => return Stamp::Text("9999-12-31T23:59:59.000000".into()),
-        "-infinity" => return Stamp::Text("0000-01-01T00:00:00.000000".into()),
+        "infinity" => return form.whole("9999-12-31", "23:59:59", ""),
+        "-infinity" => return form.whole("0000-01-01", "00:00:00", ""),
         _ if text.ends_with(" BC") => return Stamp::Null,
         _ => {}
     }
     let Some((date, clock)) = text.split_once(' ') else { return Stamp::Unknown };
-    match (calendar(date), clock_text(clock)) {
-        (Some(_), Some(clock)) => Stamp::Text(format!("{date}T{clock}")),
+    match (calendar(date), clock_text(clock, form)) {
+        (Some(_), Some(clock)) => Stamp::Text(format!("{date}{}{clock}", form.separator)),
         _ => Stamp::Unknown,
     }
 }
 
 /// `2024-03-05 06:07:08.5+02` becomes `2024-03-05T04:07:08.500000Z`.
-pub(super) fn timestamptz(text: &str) -> Stamp {
+pub(super) fn timestamptz(text: &str, form: TimeForm) -> Stamp {
     match text {
-        "infinity" => return Stamp::Text("9999-12-31T23:59:59.000000Z".into()),
-        "-infinity" => return Stamp::Text("0000-01-01T00:00:00.000000Z".into()),
+        "infinity" => return form.whole("9999-12-31", "23:59:59", "Z"),
+        "-infinity" => return form.whole("0000-01-01", "00:00:00", "Z"),
         _ if text.ends_with(" BC") => return Stamp::Null,
         _ => {}
     }
     let Some((date, rest)) = text.split_once(' ') else { return Stamp::Unknown };
     let Some(sign) = rest.find(['+', '-']) else { return Stamp::Unknown };
     let (clock, zone) = rest.split_at(sign);
-    let (Some(day), Some(padded), Some(offset)) = (calendar(date), clock_text(clock), offset_seconds(zone)) else {
+    let (Some(day), Some(padded), Some(offset)) = (calendar(date), clock_text(clock, form), offset_seconds(zone))
+    else {
         return Stamp::Unknown;
     };
     if offset == 0 {
         // With the pinned time zone this is the only case.
-        return if date.len() == 10 { Stamp::Text(format!("{date}T{padded}Z")) } else { Stamp::Null };
+        let separator = form.separator;
+        return if date.len() == 10 { Stamp::Text(format!("{date}{separator}{padded}Z")) } else { Stamp::Null };
     }
     let Some(seconds) = clock_seconds(clock) else { return Stamp::Unknown };
     let fraction = padded.get(8..).unwrap_or_default();
@@ -64,15 +94,20 @@ pub(super) fn timestamptz(text: &str) -> Stamp {
     }
     let rest = total.rem_euclid(86_400);
     let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
-    Stamp::Text(format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}Z"))
+    let separator = form.separator;
+    Stamp::Text(format!("{year:04}-{month:02}-{day:02}{separator}{hour:02}:{minute:02}:{second:02}{fraction}Z"))
 }
 
 /// `06:07:08.5` becomes `06:07:08.500000`.
-pub(super) fn clock_text(text: &str) -> Option<String> {
+pub(super) fn clock_text(text: &str, form: TimeForm) -> Option<String> {
     clock_seconds(text)?;
+    let Some(digits) = form.digits else { return Some(text.to_owned()) };
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let kept = fraction.get(..fraction.len().min(DIGITS))?;
-    Some(format!("{whole}.{kept:0<DIGITS$}"))
+    if digits == 0 {
+        return Some(whole.to_owned());
+    }
+    let kept = fraction.get(..fraction.len().min(digits))?;
+    Some(format!("{whole}.{kept:0<digits$}"))
 }
 
 /// Whole seconds of `hh:mm:ss[.f]`.
@@ -157,7 +192,10 @@ mod tests {
         #[test]
         fn no_text_makes_it_panic(text in ".*", near in "[0-9 :+.TZ-]{0,40}") {
             for text in [text, near] {
-                let _ = (timestamp(&text), timestamptz(&text), clock_text(&text), date(&text));
+                let forms = [TimeForm { separator: ' ', digits: None }, TimeForm { separator: 'T', digits: Some(3) }];
+                for form in forms {
+                    let _ = (timestamp(&text, form), timestamptz(&text, form), clock_text(&text, form), date(&text));
+                }
             }
         }
     }

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use syncline_core::{MarkerToken, RowKey, Source, SourceTable, TableId, Value};
+use syncline_core::{
+    Field, MarkerToken, RowKey, Source, SourceTable, TableId, TableSelection, TimePrecision, Value, ValueOptions,
+};
 
 use crate::bench_database::{Database, tables};
 use crate::replica::Replica;
@@ -197,6 +199,39 @@ async fn snapshot_and_stream_give_the_same_values_whatever_the_role_is_set_to() 
         ("c", "ab  ".into()),
     ] {
         assert_eq!(row[name], value, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn values_look_as_the_options_say_in_a_snapshot_in_the_stream_and_when_they_are_read_again() {
+    let legacy = ValueOptions { iso8601_timestamps: false, custom_types: false, max_precision: None };
+    let seconds = ValueOptions { max_precision: Some(TimePrecision::Seconds), ..ValueOptions::default() };
+    let range = r#"{"lower":1,"upper":5,"lower_exclusive":0,"upper_exclusive":1}"#;
+    let rating = Value::Real(4.5);
+    for (values, expected) in [
+        (legacy, ["2024-01-02 01:04:05.6Z".into(), "06:07:08.5".into(), "4.5".into(), "[1,5)".into()]),
+        (seconds, ["2024-01-02T01:04:05Z".into(), "06:07:08".into(), rating, range.into()]),
+    ] {
+        let database = Database::new(
+            "CREATE DOMAIN rating AS float8;
+             CREATE TABLE t (id int PRIMARY KEY, at timestamptz, clock time, r rating, span int4range);
+             INSERT INTO t VALUES (1, '2024-01-02 03:04:05.6+02', '06:07:08.5', 4.5, '[1,5)');",
+        )
+        .await;
+        let mut replica = Replica::new(database.source(), TableSelection { values, ..tables(&["t"]) });
+        replica.run().await;
+        database.execute("INSERT INTO t SELECT 2, at, clock, r, span FROM t").await;
+        replica.catch_up().await;
+        let rows = replica.rows("t");
+        assert_eq!(rows.len(), 2);
+        for row in rows {
+            assert_eq!(["at", "clock", "r", "span"].map(|name| row[name].clone()), expected);
+        }
+        let id = TableId(database.value("SELECT 't'::regclass::oid").await.unwrap().parse().unwrap());
+        let table = SourceTable { id, schema: "public".into(), name: "t".into(), columns: Vec::new() };
+        let reread = replica.source.reread(&table, &[RowKey { table: id, key: "1".into() }]).await.unwrap();
+        let (_, row) = reread.rows[0].clone().unwrap();
+        assert_eq!(row.fields[1..], expected.map(Field::Value));
     }
 }
 

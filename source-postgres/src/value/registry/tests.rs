@@ -3,7 +3,7 @@
 
 use proptest::prelude::*;
 use serde_json::Value as Json;
-use syncline_core::Value;
+use syncline_core::{SyncConfig, Value};
 
 use super::*;
 
@@ -56,36 +56,64 @@ fn expected(value: &Json) -> Value {
     }
 }
 
+/// What a config with these options asks for.
+fn options(settings: &Json) -> ValueOptions {
+    let text = format!("config: {settings}\nbucket_definitions: {{ all: {{ data: [SELECT * FROM t] }} }}");
+    *SyncConfig::parse(&text).unwrap_or_else(|problems| panic!("{text}: {problems}")).value_options()
+}
+
 #[test]
-fn the_cases_of_edition_two_hold() {
+fn the_recorded_cases_hold_with_all_their_settings() {
     let file: Json = serde_json::from_str(include_str!("../../../tests/data/types.json")).unwrap();
-    let mut checked = 0;
+    let (mut passed, mut failed, mut checked) = (0, Vec::new(), 0);
     for case in file["cases"].as_array().unwrap() {
-        if case["kind"] != "pg-types" {
-            continue;
+        assert_eq!(case["kind"], "pg-types");
+        let mut differences = Vec::new();
+        for (name, settings) in case["settings"].as_object().unwrap() {
+            let mut registry = TypeRegistry::new(options(settings));
+            custom(&mut registry, &case["custom_types"]);
+            for value in case["values"].as_array().unwrap() {
+                let mut expects = value["expect"].as_array().unwrap().iter();
+                let expect =
+                    expects.find(|expect| expect["settings"].as_array().unwrap().contains(&name.as_str().into()));
+                let expect = expect.unwrap_or_else(|| panic!("{}: nothing is expected with {name}", case["id"]));
+                let oid = u32::try_from(value["oid"].as_u64().unwrap()).unwrap();
+                let found = match value["text"].as_str() {
+                    // It never comes to a mapping.
+                    None => Value::Null,
+                    Some(text) => registry.mapping(oid).value(text.to_owned().into()).unwrap(),
+                };
+                let expected = expected(&expect["value"]);
+                // NaN equals nothing, so texts are compared.
+                if format!("{found:?}") != format!("{expected:?}") {
+                    let text = &value["text"];
+                    differences.push(format!("{name}: {} {text} is {found:?}, not {expected:?}", value["type"]));
+                }
+                checked += 1;
+            }
         }
-        let mut registry = TypeRegistry::default();
-        custom(&mut registry, &case["custom_types"]);
-        for value in case["values"].as_array().unwrap() {
-            let Some(expect) = value["expect"]
-                .as_array()
-                .unwrap()
-                .iter()
-                .find(|expect| expect["settings"].as_array().unwrap().iter().any(|setting| setting == "edition_2"))
-            else {
-                continue;
-            };
-            // NULL never comes to a mapping.
-            let Some(text) = value["text"].as_str() else { continue };
-            let oid = u32::try_from(value["oid"].as_u64().unwrap()).unwrap();
-            let found = registry.mapping(oid).value(text.to_owned().into()).unwrap();
-            let expected = expected(&expect["value"]);
-            // NaN equals nothing, so texts are compared.
-            assert_eq!(format!("{found:?}"), format!("{expected:?}"), "{}: {} {text}", case["id"], value["type"]);
-            checked += 1;
+        match differences.is_empty() {
+            true => passed += 1,
+            false => failed.push(format!("{}: {}", case["id"], differences.join("; "))),
         }
     }
-    assert!(checked > 70, "only {checked} values were checked");
+    println!("11-types: {passed} passed, {} failed; {checked} values", failed.len());
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+    assert_eq!(passed, file["cases"].as_array().unwrap().len());
+    assert!(checked > 300, "only {checked} values were checked");
+}
+
+#[test]
+fn without_custom_types_ranges_and_arrays_of_them_stay_as_sent() {
+    let registry = TypeRegistry::new(ValueOptions { custom_types: false, ..ValueOptions::default() });
+    for (oid, text) in [
+        (Type::INT4_RANGE.oid(), "[1,5)"),
+        (Type::INT4_RANGE_ARRAY.oid(), r#"{"[1,2)",empty}"#),
+        (Type::INT4MULTI_RANGE.oid(), "{[1,2)}"),
+        (Type::BOX_ARRAY.oid(), "{(2,2),(1,1)}"),
+    ] {
+        assert_eq!(registry.mapping(oid).value(text.to_owned().into()).unwrap(), Value::from(text));
+    }
 }
 
 #[test]
