@@ -40,7 +40,7 @@ struct State {
     client_id: Arc<str>,
     /// What was downloaded, shown or not.
     downloads: BTreeMap<ByteString, Download>,
-    /// The buckets of the last checkpoint that was shown whole.
+    /// The buckets of which rows are shown: those of the last whole checkpoint, and of parts that were shown since.
     shown: BTreeSet<ByteString>,
     /// What the last publish showed, with the operation that each row is of.
     synced: BTreeMap<RowName, (OpId, Row)>,
@@ -248,7 +248,10 @@ impl State {
             }
         }
         self.synced = shown;
-        if partial.is_none() {
+        if partial.is_some() {
+            let parts = scope.iter().filter(|(name, _)| self.downloads.contains_key(*name));
+            self.shown.extend(parts.map(|(name, _)| (*name).clone()));
+        } else {
             self.shown = self.downloads.keys().filter(|name| target.buckets.contains_key(*name)).cloned().collect();
             if !self.queue.is_empty() {
                 self.queue.clear();

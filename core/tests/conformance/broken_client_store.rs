@@ -40,6 +40,8 @@ struct Notes {
     staged: Vec<Operation>,
     published_positions: Vec<(ByteString, OpId)>,
     last_synced: Option<WallTime>,
+    /// Buckets that were shown as parts of a whole checkpoint.
+    whole: BTreeSet<ByteString>,
     /// Local writes that the store has not taken yet.
     buffered: Vec<Vec<LocalWrite>>,
     inserted: BTreeMap<(String, String), Row>,
@@ -179,6 +181,7 @@ impl BrokenClientStore {
             }
             if whole {
                 notes.numbers_from = notes.last_number;
+                notes.whole.extend(request.target.buckets.keys().cloned());
             }
             std::mem::take(&mut notes.staged)
         };
@@ -208,6 +211,9 @@ impl ClientStore for BrokenClientStore {
         match self.fault {
             NewIdWithEachStart => state.client_id = format!("device {}", notes.starts).into(),
             PositionsOfTheLastPublish => state.buckets = notes.published_positions.clone(),
+            HidesPartsThatLeft => {
+                state.buckets.retain(|(name, at)| *at > OpId::ZERO || notes.whole.contains(name));
+            }
             HidesBucketsThatLeft => state.buckets.retain(|(_, at)| *at > OpId::ZERO),
             PartialCountsAsSynced | LastSyncFollowsTheClock => state.last_synced_at = notes.last_synced,
             _ => {}

@@ -67,6 +67,7 @@ macro_rules! client_store_tests {
             values_that_fit_no_type_block_nothing
             a_partial_publish_shows_its_priorities_alone
             a_partial_publish_never_deletes
+            a_bucket_that_left_is_named_while_a_part_shows_it
             only_a_whole_checkpoint_counts_as_synced
             a_partial_publish_tests_no_other_sums
             a_local_write_holds_priorities_back

@@ -48,6 +48,28 @@ pub async fn a_partial_publish_never_deletes(subject: Box<dyn Subject>) {
     assert_eq!(names(&*subject).await, ["l2=replaced", "l5=added"]);
 }
 
+/// Rows of a part are shown until the next whole checkpoint, also of buckets that have left: they are named, so that no part
+/// of another config is shown beside them (S8).
+pub async fn a_bucket_that_left_is_named_while_a_part_shows_it(subject: Box<dyn Subject>) {
+    let store = subject.store();
+    let mut server = Server::default();
+    server.bucket("urgent", 0);
+    server.put("urgent", "lists", "l1", &json!({ "name": "urgent" }));
+    server.bucket("other", 3);
+    server.put("other", "lists", "l2", &json!({ "name": "other" }));
+    server.stage(&store).await;
+    assert_eq!(server.publish(&store, Some(0)).await, Published);
+    server.drop_bucket("urgent");
+    server.drop_bucket("other");
+    server.put("after", "lists", "l3", &json!({ "name": "after" }));
+    server.stage(&store).await;
+    let named = state(&store).await.buckets;
+    assert!(named.iter().any(|(name, at)| *name == "urgent" && at.0 == 0), "{named:?}");
+    assert_eq!(server.publish(&store, None).await, Published);
+    assert_eq!(names(&*subject).await, ["l3=after"]);
+    assert!(!state(&store).await.buckets.iter().any(|(name, _)| *name == "urgent"));
+}
+
 /// A checkpoint of which only some priorities are shown was not synced.
 pub async fn only_a_whole_checkpoint_counts_as_synced(subject: Box<dyn Subject>) {
     let store = subject.store();
