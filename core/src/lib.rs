@@ -80,8 +80,8 @@ pub use compaction::{Compactor, LeadingRun, Revised};
 pub use config::{
     ConfigLookup, ConfigRequest, Definition, Diagnostic, DiagnosticLevel, Diagnostics, EvaluatedEvent, EvaluatedLookup,
     EvaluatedRow, Evaluation, EvaluationError, ExplainedBranch, Explanation, Reason, RequestOutcome, RequestResolver,
-    ResolveStep, ResolvedBucket, ResolvedRequest, ResolvedStream, RowOutcome, StreamSubscription, SubscriptionRef,
-    SyncConfig, TableEvaluator,
+    ResolveStep, ResolvedBucket, ResolvedRequest, ResolvedStream, RowOutcome, SourceSchema, StreamSubscription,
+    SubscriptionRef, SyncConfig, TableEvaluator,
 };
 pub use conflict::{Conflict, ConflictResolver, LastWriteWins, RejectIfChanged, Resolution};
 pub use connector::{Connector, Credentials};

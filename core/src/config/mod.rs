@@ -39,7 +39,9 @@ mod resolve_from;
 mod row_matcher;
 mod rules;
 mod scalar;
+mod schema_lint;
 mod scope;
+mod source_schema;
 mod span;
 mod sql;
 mod sql_text;
@@ -60,6 +62,7 @@ pub use request::{
     ConfigRequest, Reason, ResolvedBucket, ResolvedRequest, ResolvedStream, StreamSubscription, SubscriptionRef,
 };
 pub use request_resolver::{RequestResolver, ResolveStep};
+pub use source_schema::SourceSchema;
 pub use table_evaluator::{EvaluatedEvent, EvaluatedLookup, EvaluatedRow, Evaluation, EvaluationError, TableEvaluator};
 
 use crate::checkpoint::LookupRows;
@@ -119,6 +122,19 @@ impl SyncConfig {
     /// # Errors
     /// Everything that is wrong with it, warnings included, if anything is fatal.
     pub fn parse(text: &str) -> Result<Self, Diagnostics> {
+        Self::parse_for(text, None)
+    }
+
+    /// The same for a source whose tables are known: names that it does not have are [warnings](Self::warnings). What comes of
+    /// the config does not depend on it.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse).
+    pub fn parse_with_schema(text: &str, schema: &SourceSchema) -> Result<Self, Diagnostics> {
+        Self::parse_for(text, Some(schema))
+    }
+
+    fn parse_for(text: &str, schema: Option<&SourceSchema>) -> Result<Self, Diagnostics> {
         let mut report = Report::default();
         let root = document::read(text, &mut report);
         let mut planner = Planner::default();
@@ -129,6 +145,9 @@ impl SyncConfig {
         {
             values = outline.options.values;
             compile_all(&outline, &mut planner, &mut places, &mut report);
+            if let Some(schema) = schema {
+                schema_lint::lint(&outline, schema, &mut report);
+            }
         }
         let warnings = report.finish(text);
         if warnings.is_fatal() {

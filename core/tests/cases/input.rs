@@ -5,7 +5,10 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::{Map, Value as Json};
-use syncline_core::{BucketPriority, Bytes, Identity, SourceColumn, SourceTable, StreamSubscription, TableId, Value};
+use syncline_core::{
+    BucketPriority, Bytes, Diagnostics, Identity, SourceColumn, SourceSchema, SourceTable, StreamSubscription,
+    SyncConfig, TableId, Value,
+};
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct Input {
@@ -13,11 +16,43 @@ pub(crate) struct Input {
     #[serde(default)]
     pub(crate) default_schema: Option<String>,
     #[serde(default)]
+    source_schema: Option<SchemaInput>,
+    #[serde(default)]
     pub(crate) rows: Vec<Row>,
     #[serde(default)]
     pub(crate) steps: Vec<Step>,
     #[serde(default)]
     pub(crate) requests: Map<String, Json>,
+}
+
+/// The tables of one schema.
+#[derive(Debug, Deserialize)]
+struct SchemaInput {
+    name: String,
+    tables: Vec<TableInput>,
+}
+
+#[derive(Debug, Deserialize)]
+struct TableInput {
+    name: String,
+    columns: Vec<ColumnInput>,
+}
+
+#[derive(Debug, Deserialize)]
+struct ColumnInput {
+    name: String,
+}
+
+impl Input {
+    pub(crate) fn parse(&self) -> Result<SyncConfig, Diagnostics> {
+        let Some(known) = &self.source_schema else { return SyncConfig::parse(&self.config) };
+        let mut schema = SourceSchema::new().default_schema(known.name.as_str());
+        for table in &known.tables {
+            let columns = table.columns.iter().map(|column| column.name.as_str());
+            schema = schema.table(known.name.as_str(), table.name.as_str(), columns);
+        }
+        SyncConfig::parse_with_schema(&self.config, &schema)
+    }
 }
 
 #[derive(Debug, Clone, Deserialize)]

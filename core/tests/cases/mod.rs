@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::Value as Json;
-use syncline_core::{DiagnosticLevel, SyncConfig};
+use syncline_core::DiagnosticLevel;
 
 pub(crate) use input::Input;
 
@@ -50,7 +50,7 @@ impl Area {
 pub(crate) fn run(case: &Case) -> Outcome {
     let (Some(input), "parse" | "evaluate") = (&case.input, case.kind.as_str()) else { return Outcome::Elsewhere };
     let expected_to_load = case.expect["loads"].as_bool().unwrap();
-    let (config, diagnostics) = match SyncConfig::parse(&input.config) {
+    let (config, diagnostics) = match input.parse() {
         Ok(config) => {
             let warnings = config.warnings().to_vec();
             (Some(config), warnings)

@@ -78,6 +78,43 @@ pub(in crate::config) struct Expr {
     pub(in crate::config) depth: usize,
 }
 
+impl Expr {
+    /// The expressions that it is made of; subqueries are not entered.
+    pub(in crate::config) fn operands(&self) -> impl Iterator<Item = &Self> {
+        let mut found: Vec<&Self> = Vec::new();
+        match &self.kind {
+            ExprKind::And(members) | ExprKind::Or(members) | ExprKind::List(members) | ExprKind::Tuple(members) => {
+                found.extend(members);
+            }
+            ExprKind::Unknown { operands, .. } => found.extend(operands),
+            ExprKind::Call(call) => found.extend(&call.arguments),
+            ExprKind::Not(operand)
+            | ExprKind::Sign { operand, .. }
+            | ExprKind::Is { operand, .. }
+            | ExprKind::Cast { operand, .. } => found.push(operand),
+            ExprKind::Binary { left, right, .. } => found.extend([&**left, &**right]),
+            ExprKind::In { operand, list, .. } => found.extend([&**operand, &**list]),
+            ExprKind::Like { operand, pattern } => found.extend([&**operand, &**pattern]),
+            ExprKind::Between { operand, low, high, .. } => found.extend([&**operand, &**low, &**high]),
+            ExprKind::Case { operand, branches, otherwise } => {
+                found.extend(operand.iter().chain(otherwise).map(|side| &**side));
+                found.extend(branches.iter().flat_map(|(when, then)| [when, then]));
+            }
+            ExprKind::Null
+            | ExprKind::Boolean(_)
+            | ExprKind::Integer(_)
+            | ExprKind::Decimal(_)
+            | ExprKind::Text(_)
+            | ExprKind::Column { .. }
+            | ExprKind::Star { .. }
+            | ExprKind::Subquery(_)
+            | ExprKind::Exists
+            | ExprKind::Placeholder => {}
+        }
+        found.into_iter()
+    }
+}
+
 /// What an [`Expr`] is.
 #[derive(Debug)]
 pub(in crate::config) enum ExprKind {

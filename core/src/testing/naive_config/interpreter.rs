@@ -29,38 +29,7 @@ pub(super) enum Place {
 /// Visits an expression and all that it is made of; subqueries are not entered.
 pub(super) fn visit<'a>(expr: &'a Expr, found: &mut impl FnMut(&'a Expr)) {
     found(expr);
-    let mut each = |members: &'a [Expr]| members.iter().for_each(|member| visit(member, found));
-    match &expr.kind {
-        ExprKind::And(members) | ExprKind::Or(members) | ExprKind::List(members) | ExprKind::Tuple(members) => {
-            each(members);
-        }
-        ExprKind::Unknown { operands, .. } => each(operands),
-        ExprKind::Call(call) => each(&call.arguments),
-        ExprKind::Not(operand)
-        | ExprKind::Sign { operand, .. }
-        | ExprKind::Is { operand, .. }
-        | ExprKind::Cast { operand, .. } => visit(operand, found),
-        ExprKind::Binary { left, right, .. } => [left, right].into_iter().for_each(|side| visit(side, found)),
-        ExprKind::In { operand, list, .. } => [operand, list].into_iter().for_each(|side| visit(side, found)),
-        ExprKind::Like { operand, pattern } => [operand, pattern].into_iter().for_each(|side| visit(side, found)),
-        ExprKind::Between { operand, low, high, .. } => {
-            [operand, low, high].into_iter().for_each(|side| visit(side, found));
-        }
-        ExprKind::Case { operand, branches, otherwise } => {
-            operand.iter().chain(otherwise).for_each(|side| visit(side, found));
-            branches.iter().flat_map(|(when, then)| [when, then]).for_each(|side| visit(side, found));
-        }
-        ExprKind::Null
-        | ExprKind::Boolean(_)
-        | ExprKind::Integer(_)
-        | ExprKind::Decimal(_)
-        | ExprKind::Text(_)
-        | ExprKind::Column { .. }
-        | ExprKind::Star { .. }
-        | ExprKind::Subquery(_)
-        | ExprKind::Exists
-        | ExprKind::Placeholder => {}
-    }
+    expr.operands().for_each(|operand| visit(operand, found));
 }
 
 /// What names stand for.
