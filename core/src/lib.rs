@@ -78,10 +78,11 @@ pub use client_store::{
 pub use clock::{Clock, SystemClock};
 pub use compaction::{Compactor, LeadingRun, Revised};
 pub use config::{
-    ConfigLookup, ConfigRequest, Definition, Diagnostic, DiagnosticLevel, Diagnostics, EvaluatedEvent, EvaluatedLookup,
-    EvaluatedRow, Evaluation, EvaluationError, ExplainedBranch, Explanation, Reason, RequestOutcome, RequestResolver,
-    ResolveStep, ResolvedBucket, ResolvedRequest, ResolvedStream, RowOutcome, SourceSchema, StreamSubscription,
-    SubscriptionRef, SyncConfig, TableEvaluator,
+    ConfigLookup, ConfigRequest, Definition, Diagnostic, DiagnosticLevel, Diagnostics, EditorDiagnostic,
+    EditorPosition, EditorRange, EvaluatedEvent, EvaluatedLookup, EvaluatedRow, Evaluation, EvaluationError,
+    ExplainedBranch, Explanation, Reason, RequestOutcome, RequestResolver, ResolveStep, ResolvedBucket,
+    ResolvedRequest, ResolvedStream, RowOutcome, SourceSchema, StreamSubscription, SubscriptionRef, SyncConfig,
+    TableEvaluator,
 };
 pub use conflict::{Conflict, ConflictResolver, LastWriteWins, RejectIfChanged, Resolution};
 pub use connector::{Connector, Credentials};

@@ -7,10 +7,11 @@ use std::time::Duration;
 use postgres_protocol::escape::escape_literal;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
-use syncline_core::TableSelection;
+use syncline_core::{SourceSchema, TableSelection};
 
 use crate::connection::{Connection, Rows};
 use crate::error::PgError;
+use crate::link::Link;
 use crate::state::{ColumnRecord, PartRecord, Progress, TableRecord};
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -21,6 +22,22 @@ pub(crate) const DEFAULT_SCHEMA: &str = "public";
 /// Types whose order and equality are those of their text as the index sees it; others are read in one go.
 const ORDERED_TYPES: [&str; 11] =
     ["int2", "int4", "int8", "oid", "text", "varchar", "uuid", "date", "timestamp", "timestamptz", "bool"];
+
+/// All tables of the database that are not the system's, with their columns.
+pub(crate) async fn schema(link: &mut Link) -> Result<SourceSchema, PgError> {
+    let sql = "SELECT n.nspname, c.relname, a.attname FROM pg_catalog.pg_class c \
+         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
+         WHERE c.relkind IN ('r', 'p') AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%' \
+         ORDER BY n.nspname, c.relname, a.attnum";
+    let rows = link.query(sql).await?;
+    let mut schema = SourceSchema::new().default_schema(DEFAULT_SCHEMA);
+    for row in 0..rows.len() {
+        let text = |name| rows.text(row, name);
+        schema = schema.table(text("nspname")?, text("relname")?, [text("attname")?]);
+    }
+    Ok(schema)
+}
 
 /// The publication and the tables, as they are now.
 #[derive(Debug)]

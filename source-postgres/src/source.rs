@@ -10,13 +10,14 @@ use futures::stream::{self, BoxStream};
 use postgres_protocol::escape::escape_literal;
 use sha2::{Digest, Sha256};
 use syncline_core::{
-    Error, MarkerToken, Reread, Result, RowKey, Source, SourceEvent, SourcePosition, SourceStart, SourceTable,
-    TableSelection,
+    Error, MarkerToken, Reread, Result, RowKey, Source, SourceEvent, SourcePosition, SourceSchema, SourceStart,
+    SourceTable, TableSelection,
 };
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use crate::catalog;
 use crate::config::PostgresConfig;
 use crate::link::{Link, MESSAGE_PREFIX};
 use crate::lsn::Lsn;
@@ -176,6 +177,16 @@ impl PostgresSource {
             Ok(()) => findings.finish(),
             Err(error) => Err(findings.and(error.into())),
         }
+    }
+
+    /// The tables of the database and their columns, for [`SyncConfig::parse_with_schema`](syncline_core::SyncConfig::parse_with_schema):
+    /// ordinary and partitioned ones that the role may see the names of, which are all but those of the system.
+    ///
+    /// # Errors
+    /// `Unauthorized` if the login is refused; `Unavailable` if the server cannot be reached or does not answer within 30 s.
+    pub async fn schema(&self) -> Result<SourceSchema> {
+        let mut link = Link::new(self.settings.config.clone(), "syncline", Occasion::First);
+        Ok(catalog::schema(&mut link).await?)
     }
 }
 

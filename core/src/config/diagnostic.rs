@@ -45,6 +45,10 @@ pub struct Diagnostic {
     pub column: usize,
     /// What to do about it, where that can be said.
     pub suggestion: Option<String>,
+    /// A text that mends it when it takes the place of the span.
+    pub replacement: Option<String>,
+    /// The name that the replacement is near to.
+    named: Option<String>,
 }
 
 impl Diagnostic {
@@ -54,9 +58,9 @@ impl Diagnostic {
         units(self.span.start)..units(self.span.end)
     }
 
-    fn render(&self, text: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn render(&self, lines: &[&str], f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}[{}] at {}:{}: {}", self.level, self.kind, self.line, self.column, self.message)?;
-        if let Some(line) = text.lines().nth(self.line - 1) {
+        if let Some(line) = lines.get(self.line - 1) {
             let number = self.line.to_string();
             let start = line.char_indices().nth(self.column - 1).map_or(line.len(), |(at, _)| at);
             let length = self.span.len().min(line.len() - start);
@@ -90,6 +94,11 @@ impl Diagnostics {
         let lines = Lines::new(text);
         for diagnostic in &mut list {
             (diagnostic.line, diagnostic.column) = lines.at(diagnostic.span.start);
+            // A place that is more than the name, or writes it in another way, is left to a person.
+            let written = text.get(diagnostic.span.clone()).map(str::to_lowercase);
+            if diagnostic.named.take().map(|name| name.to_lowercase()) != written {
+                diagnostic.replacement = None;
+            }
         }
         Self { text: text.into(), list }
     }
@@ -121,11 +130,12 @@ impl<'a> IntoIterator for &'a Diagnostics {
 
 impl fmt::Display for Diagnostics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines: Vec<&str> = self.text.lines().collect();
         for (index, diagnostic) in self.list.iter().enumerate() {
             if index > 0 {
                 writeln!(f)?;
             }
-            diagnostic.render(&self.text, f)?;
+            diagnostic.render(&lines, f)?;
         }
         Ok(())
     }
@@ -167,6 +177,8 @@ impl Report {
             line: 1,
             column: 1,
             suggestion: None,
+            replacement: None,
+            named: None,
         });
         let last = self.list.len() - 1;
         &mut self.list[last]
@@ -204,6 +216,7 @@ impl Diagnostic {
     pub(super) fn near(&mut self, name: &str, candidates: &[&str]) {
         if let Some(near) = nearest_name(name, candidates) {
             self.help(format!("did you mean `{near}`?"));
+            (self.replacement, self.named) = (Some(near.to_owned()), Some(name.to_owned()));
         }
     }
 }

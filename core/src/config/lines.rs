@@ -14,10 +14,16 @@ impl<'a> Lines<'a> {
         Self { text, starts }
     }
 
+    /// The line of a byte, from 1, and the byte at which it begins.
+    pub(super) fn line(&self, offset: usize) -> (usize, usize) {
+        let line = self.starts.partition_point(|start| *start <= offset).max(1);
+        (line, self.starts[line - 1])
+    }
+
     /// Line and column of a byte, both from 1, the column in characters.
     pub(super) fn at(&self, offset: usize) -> (usize, usize) {
-        let line = self.starts.partition_point(|start| *start <= offset).max(1);
-        let before = self.text.get(self.starts[line - 1]..offset).unwrap_or("");
+        let (line, start) = self.line(offset);
+        let before = self.text.get(start..offset).unwrap_or("");
         (line, before.chars().count() + 1)
     }
 }

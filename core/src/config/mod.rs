@@ -12,6 +12,7 @@ mod definition;
 mod deployment;
 mod diagnostic;
 mod document;
+mod editor;
 mod evaluate;
 mod explain;
 mod expression;
@@ -56,6 +57,7 @@ use bytestring::ByteString;
 
 pub use definition::Definition;
 pub use diagnostic::{Diagnostic, DiagnosticLevel, Diagnostics};
+pub use editor::{EditorDiagnostic, EditorPosition, EditorRange};
 pub use explain::{ExplainedBranch, Explanation, RequestOutcome, RowOutcome};
 pub use querying::ConfigLookup;
 pub use request::{

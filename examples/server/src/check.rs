@@ -3,47 +3,104 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use syncline_core::SyncConfig;
+use serde_json::{Value as Json, json};
+use syncline_core::{Diagnostic, EditorDiagnostic, SourceSchema, SyncConfig};
 use syncline_storage_sqlite::SqliteBucketStore;
 use tokio::net::TcpListener;
 
 use crate::settings::Settings;
 
-/// Prints what is right and what is wrong; an error if anything is wrong.
-pub(crate) async fn check(settings: &Settings) -> Result<()> {
-    let mut problems = 0;
-    let mut report = |what: &str, outcome: Result<()>| match outcome {
-        Ok(()) => println!("ok       {what}"),
-        Err(error) => {
-            problems += 1;
-            println!("problem  {what}: {error:#}");
+/// How to say what was found.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Manner {
+    /// One JSON document: `parts`, each with its `problem` or null, and the `diagnostics` of the sync config as the Language
+    /// Server Protocol has them.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What was found, part by part.
+#[derive(Default)]
+struct Found {
+    parts: Vec<(&'static str, Option<String>)>,
+    /// The text of the sync config, and what is to be said of it.
+    config: Option<(String, Vec<Diagnostic>)>,
+}
+
+impl Found {
+    fn add(&mut self, part: &'static str, outcome: Result<()>) {
+        self.parts.push((part, outcome.err().map(|error| format!("{error:#}"))));
+    }
+
+    fn print(&self) {
+        for (part, problem) in &self.parts {
+            match problem {
+                None => println!("ok       {part}"),
+                Some(problem) => println!("problem  {part}: {problem}"),
+            }
         }
+        let (text, diagnostics) = self.config.as_ref().map_or(("", &[][..]), |(text, list)| (text, list));
+        for warning in diagnostics.iter().filter(|one| one.level == syncline_core::DiagnosticLevel::Warning) {
+            let Diagnostic { line, column, message, .. } = warning;
+            let written = text.get(warning.span.clone()).unwrap_or_default();
+            let help = warning.suggestion.as_ref().map(|help| format!(" ({help})")).unwrap_or_default();
+            println!("warning  sync config at {line}:{column}, `{written}`: {message}{help}");
+        }
+    }
+
+    fn json(&self) -> Json {
+        let parts = self.parts.iter().map(|(part, problem)| json!({ "part": part, "problem": problem }));
+        let diagnostics = self.config.as_ref().map(|(text, list)| EditorDiagnostic::all(text, list));
+        json!({ "parts": parts.collect::<Vec<_>>(), "diagnostics": diagnostics.unwrap_or_default() })
+    }
+}
+
+/// Says what is right and what is wrong; an error if anything is wrong.
+pub(crate) async fn check(settings: &Settings, manner: &Manner) -> Result<()> {
+    let mut found = Found::default();
+    found.add("keys", settings.authenticator().map(drop));
+    let source = settings.source();
+    // What keeps it from being read is told of the database below.
+    let schema = match &source {
+        Ok(source) => source.schema().await.ok(),
+        Err(_) => None,
     };
-    report("keys", settings.authenticator().map(drop));
-    let config = settings.sync_config();
-    if let Ok(config) = &config {
-        for warning in config.warnings() {
-            println!("warning  sync config, line {}: {}", warning.line, warning.message);
-        }
-    }
-    report("store", check_store(&settings.store, config.as_ref().ok()).await);
+    let config = sync_config(settings, schema.as_ref(), &mut found);
+    found.add("store", check_store(&settings.store, config.as_ref().ok()).await);
     let selection = config.as_ref().ok().map(|config| config.selection().clone());
-    report("sync config", config.map(drop));
-    match settings.source() {
-        Ok(source) => {
-            // With a broken config the tables are not known; the server can be looked at all the same.
-            report("database", source.check(&selection.unwrap_or_default()).await.map_err(Into::into));
-        }
-        Err(error) => report("database", Err(error)),
+    found.add("sync config", config.map(drop));
+    let database = match source {
+        // With a broken config the tables are not known; the server can be looked at all the same.
+        Ok(source) => source.check(&selection.unwrap_or_default()).await.map_err(Into::into),
+        Err(error) => Err(error),
+    };
+    found.add("database", database);
+    found.add("address", check_address(&settings.listen).await);
+    if manner.json {
+        println!("{:#}", found.json());
+    } else {
+        found.print();
     }
-    report("address", check_address(&settings.listen).await);
-    if problems > 0 {
-        bail!(
-            "{problems} found",
-            problems = if problems == 1 { "1 problem".into() } else { format!("{problems} problems") }
-        );
+    match found.parts.iter().filter(|(_, problem)| problem.is_some()).count() {
+        0 => Ok(()),
+        1 => bail!("1 problem found"),
+        problems => bail!("{problems} problems found"),
     }
-    Ok(())
+}
+
+/// The sync config, looked at with the tables that there are.
+fn sync_config(settings: &Settings, schema: Option<&SourceSchema>, found: &mut Found) -> Result<SyncConfig> {
+    let text = settings.sync_config_text()?;
+    let parsed = match schema {
+        Some(schema) => SyncConfig::parse_with_schema(&text, schema),
+        None => SyncConfig::parse(&text),
+    };
+    let list = match &parsed {
+        Ok(config) => config.warnings().to_vec(),
+        Err(diagnostics) => diagnostics.as_slice().to_vec(),
+    };
+    found.config = Some((text, list));
+    settings.compiled(parsed)
 }
 
 /// Whether the store can be opened, and whether what is in it is of this config.

@@ -51,7 +51,7 @@ enum Command {
     /// Runs the server; this is the default.
     Run,
     /// Says what is wrong with the settings, the sync config, the database, the store and the address, and changes nothing.
-    Check,
+    Check(check::Manner),
     /// Says for each row of a file whether the sync config gives it to a user, and why; needs neither database nor store.
     Explain(explain::Question),
 }
@@ -64,7 +64,7 @@ async fn main() -> ExitCode {
     let done = match (arguments.command.unwrap_or(Command::Run), Settings::read(&arguments.config)) {
         (_, Err(error)) => Err(error),
         (Command::Explain(question), Ok(settings)) => explain::explain(&settings, &question),
-        (Command::Check, Ok(settings)) => check::check(&settings).await,
+        (Command::Check(manner), Ok(settings)) => check::check(&settings, &manner).await,
         (Command::Run, Ok(settings)) => serve::run(&settings).await,
     };
     match done {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
-use syncline_core::SyncConfig;
+use syncline_core::{Diagnostics, SyncConfig};
 use syncline_source_postgres::PostgresSource;
 use syncline_transport_http::JwtAuthenticator;
 
@@ -98,9 +98,18 @@ impl Settings {
 
     /// Who gets which rows.
     pub(crate) fn sync_config(&self) -> Result<SyncConfig> {
+        self.compiled(SyncConfig::parse(&self.sync_config_text()?))
+    }
+
+    /// The text of the sync config.
+    pub(crate) fn sync_config_text(&self) -> Result<String> {
+        fs::read_to_string(&self.sync_config).with_context(|| format!("cannot read {}", self.sync_config.display()))
+    }
+
+    /// The config that came of its text, if it can be used.
+    pub(crate) fn compiled(&self, parsed: Result<SyncConfig, Diagnostics>) -> Result<SyncConfig> {
         let path = self.sync_config.display();
-        let text = fs::read_to_string(&self.sync_config).with_context(|| format!("cannot read {path}"))?;
-        match SyncConfig::parse(&text) {
+        match parsed {
             Ok(config) => {
                 config.check_carried_out().with_context(|| format!("{path} cannot be used"))?;
                 Ok(config)

@@ -114,6 +114,40 @@ async fn check_names_everything_that_is_wrong_at_once() {
 }
 
 #[tokio::test]
+async fn check_warns_of_what_the_database_does_not_have_and_says_it_to_editors() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let url = database().await;
+    write_settings(folder, "");
+    let hiding = "config: { edition: 3 }
+with:
+  todos: SELECT id FROM lists WHERE owner_id = auth.user_id()
+streams:
+  mine: { auto_subscribe: true, query: SELECT * FROM lists WHERE id IN todos }
+";
+    fs::write(folder.join("sync.yaml"), hiding).unwrap();
+    let (right, said) = check(folder, Some(&url));
+    assert!(right, "a warning is no problem: {said}");
+    assert!(said.contains("at 3:3, `todos`: `todos` hides the table of that name (give it another name)"), "{said}");
+
+    fs::write(folder.join("sync.yaml"), SYNC.replace("FROM lists", "FROM lits")).unwrap();
+    let output = program(folder, Some(&url)).args(["check", "--json"]).output().unwrap();
+    assert!(!output.status.success());
+    let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let warning = &said["diagnostics"][0];
+    assert_eq!((&warning["code"], &warning["replacement"]), (&json!("table-not-found"), &json!("lists")), "{said}");
+    assert_eq!(warning["severity"], 2);
+    let line = warning["range"]["start"]["line"].as_u64().unwrap() as usize;
+    assert!(fs::read_to_string(folder.join("sync.yaml")).unwrap().lines().nth(line).unwrap().contains("lits"));
+    let problem = |part: &str| {
+        let parts = said["parts"].as_array().unwrap().iter();
+        parts.filter(|one| one["part"] == part).map(|one| one["problem"].as_str()).collect::<Vec<_>>()
+    };
+    assert_eq!(problem("sync config"), [None]);
+    assert!(problem("database")[0].unwrap().contains("lits"), "{said}");
+}
+
+#[tokio::test]
 async fn check_finds_what_would_end_a_run() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();

@@ -1,7 +1,7 @@
 //! What is checked before anything is made, and what the complaints say.
 
 use postgres_fixture::ClusterOptions;
-use syncline_core::{ErrorKind, SyncConfig, TableSelection};
+use syncline_core::{ErrorKind, SourceSchema, SyncConfig, TableSelection};
 use syncline_source_postgres::PostgresSource;
 
 use crate::bench_database::{Database, columns, tables};
@@ -158,6 +158,18 @@ async fn a_prefix_takes_what_can_be_replicated() {
     database.execute("INSERT INTO x_keyless VALUES (1); ALTER TABLE x_keyless ADD PRIMARY KEY (id)").await;
     replica.until_equal(&database, "x_quick").await;
     replica.until_equal(&database, "x_keyless").await;
+}
+
+#[tokio::test]
+async fn the_tables_that_there_are_can_be_had_for_warnings() {
+    let database = Database::new(
+        "CREATE TABLE t (id int PRIMARY KEY, gone int, \"Name\" text); ALTER TABLE t DROP gone;
+         CREATE SCHEMA other; CREATE TABLE other.p (id int, r int) PARTITION BY LIST (r); CREATE VIEW v AS SELECT 1 AS id;",
+    )
+    .await;
+    let schema = database.source().schema().await.unwrap();
+    let expected = SourceSchema::new().table("public", "t", ["id", "Name"]).table("other", "p", ["id", "r"]);
+    assert_eq!(schema, expected);
 }
 
 #[tokio::test]
