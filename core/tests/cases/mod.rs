@@ -3,6 +3,8 @@
 mod answer;
 mod buckets;
 mod input;
+#[cfg(feature = "testing")]
+pub(crate) mod naive;
 
 use std::collections::BTreeMap;
 

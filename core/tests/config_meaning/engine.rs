@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use syncline_core::{ConfigRequest, Evaluation, SourceTable, SyncConfig, TableEvaluator, Value};
+use syncline_core::{
+    ByteString, ConfigLookup, ConfigRequest, Evaluation, LookupRows, RequestResolver, ResolveStep, ResolvedRequest,
+    SourceTable, SyncConfig, TableEvaluator, Value,
+};
 
 /// A bucket: index of its definition, and its parameters.
 type Bucket = (usize, String);
@@ -15,17 +18,19 @@ pub(crate) struct Engine<'a> {
     config: &'a SyncConfig,
     tables: Vec<(&'a SourceTable, TableEvaluator)>,
     buckets: BTreeMap<Bucket, BTreeMap<Key, String>>,
+    /// The rows of each key of the lookup indexes, with their outputs.
+    lookups: BTreeMap<ConfigLookup, BTreeMap<usize, Vec<ByteString>>>,
     out: Evaluation,
 }
 
 impl<'a> Engine<'a> {
     pub(crate) fn new(config: &'a SyncConfig, tables: &'a [SourceTable]) -> Self {
         let tables = tables.iter().map(|table| (table, config.bind(table))).collect();
-        Self { config, tables, buckets: BTreeMap::new(), out: Evaluation::new() }
+        Self { config, tables, buckets: BTreeMap::new(), lookups: BTreeMap::new(), out: Evaluation::new() }
     }
 
-    /// Where a row stands, with its data.
-    fn evaluate(&mut self, table: usize, row: usize, values: Option<&[Value]>) -> BTreeMap<(Bucket, Key), String> {
+    /// Where a row stands, with its data and its entries in lookup indexes.
+    fn evaluate(&mut self, table: usize, row: usize, values: Option<&[Value]>) -> Standing {
         let (description, evaluator) = &self.tables[table];
         self.out.clear();
         if let Some(values) = values {
@@ -45,29 +50,113 @@ impl<'a> Engine<'a> {
         let all: Vec<_> = rows.collect();
         let distinct: BTreeMap<_, _> = all.iter().cloned().collect();
         assert_eq!(distinct.len(), all.len(), "a row is in a bucket twice: {all:?}");
-        distinct
+        let mut standing = Standing { rows: distinct, lookups: BTreeMap::new() };
+        for entry in self.out.lookups.drain(..) {
+            let key = ConfigLookup { index: entry.index, values: entry.values };
+            let known = standing.lookups.insert(key, entry.outputs);
+            assert!(known.is_none(), "a row has two entries of one key: {known:?}");
+        }
+        standing
     }
 
     /// A row becomes another, as replication does it: it is put where it stands now, and leaves where it stood only
-    /// before.
-    pub(crate) fn change(&mut self, table: usize, row: usize, before: Option<&[Value]>, after: Option<&[Value]>) {
+    /// before. Returns the keys whose rows may be others.
+    pub(crate) fn change(
+        &mut self,
+        table: usize,
+        row: usize,
+        before: Option<&[Value]>,
+        after: Option<&[Value]>,
+    ) -> BTreeSet<ConfigLookup> {
         let before = self.evaluate(table, row, before);
         let after = self.evaluate(table, row, after);
-        for (bucket, key) in before.keys().filter(|place| !after.contains_key(place)) {
+        for (bucket, key) in before.rows.keys().filter(|place| !after.rows.contains_key(place)) {
             let removed = self.buckets.get_mut(bucket).and_then(|rows| rows.remove(key));
             assert!(removed.is_some(), "{key:?} leaves the bucket {bucket:?}, in which it is not");
         }
-        for ((bucket, key), data) in after {
+        for ((bucket, key), data) in after.rows {
             self.buckets.entry(bucket).or_default().insert(key, data);
         }
+        let mut changed = BTreeSet::new();
+        for key in before.lookups.keys().filter(|key| !after.lookups.contains_key(key)) {
+            let removed = self.lookups.get_mut(key).and_then(|rows| rows.remove(&row));
+            assert!(removed.is_some(), "row {row} leaves the key {key:?}, which it does not have");
+            changed.insert(key.clone());
+        }
+        for (key, outputs) in after.lookups {
+            if before.lookups.get(&key) != Some(&outputs) {
+                self.lookups.entry(key.clone()).or_default().insert(row, outputs);
+                changed.insert(key);
+            }
+        }
+        changed
     }
 
-    /// Every row of the buckets that a request has.
-    pub(crate) fn rows(&self, request: &ConfigRequest<'_>) -> BTreeSet<(Key, String)> {
-        let resolved = self.config.resolve(request);
-        assert_eq!(resolved, self.config.resolve(request), "the same request has the same answer");
+    fn answer(&self, key: &ConfigLookup) -> LookupRows {
+        let rows = self.lookups.get(key).into_iter().flat_map(BTreeMap::values);
+        LookupRows { rows: rows.flatten().cloned().collect() }
+    }
+
+    /// The buckets of a request, found without a memory; `None` if it fails as a whole.
+    pub(crate) fn resolve(&self, request: &ConfigRequest<'_>) -> Option<ResolvedRequest> {
+        let resolve = || self.config.resolve_with(request, |key| self.answer(key)).ok();
+        let resolved = resolve();
+        assert_eq!(resolved, resolve(), "the same request has the same answer");
+        resolved
+    }
+
+    /// Every row of these buckets.
+    pub(crate) fn rows(&self, resolved: &ResolvedRequest) -> BTreeSet<(Key, String)> {
         let buckets = resolved.buckets.iter().map(|bucket| (bucket.definition, bucket.parameters.to_string()));
         let rows = buckets.filter_map(|bucket| self.buckets.get(&bucket)).flatten();
         rows.map(|(key, data)| (key.clone(), data.clone())).collect()
+    }
+}
+
+/// Where a row stands.
+#[derive(Debug)]
+struct Standing {
+    rows: BTreeMap<(Bucket, Key), String>,
+    lookups: BTreeMap<ConfigLookup, Vec<ByteString>>,
+}
+
+/// A request that is held while rows change, as a connected client's is.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    resolver: RequestResolver,
+    resolved: Option<ResolvedRequest>,
+    stale: bool,
+}
+
+impl Connection {
+    pub(crate) fn new(engine: &Engine<'_>, request: &ConfigRequest<'_>) -> Self {
+        Self { resolver: engine.config.resolver(request, usize::MAX), resolved: None, stale: true }
+    }
+
+    /// Rows of these keys may be others.
+    pub(crate) fn note(&mut self, changed: &BTreeSet<ConfigLookup>) {
+        self.stale |= self.resolver.invalidate(changed);
+    }
+
+    /// The buckets: those of before unless a key changed that it asked for. Whether they were found anew.
+    pub(crate) fn resolve(&mut self, engine: &Engine<'_>) -> (Option<ResolvedRequest>, bool) {
+        let again = std::mem::take(&mut self.stale);
+        while again {
+            match self.resolver.poll() {
+                Ok(ResolveStep::Lookups(wanted)) => {
+                    let answers = wanted.iter().map(|key| engine.answer(key)).collect();
+                    self.resolver.answer(wanted, answers).unwrap();
+                }
+                Ok(ResolveStep::Done(resolved)) => {
+                    self.resolved = Some(resolved);
+                    break;
+                }
+                Err(_) => {
+                    self.resolved = None;
+                    break;
+                }
+            }
+        }
+        (self.resolved.clone(), again)
     }
 }

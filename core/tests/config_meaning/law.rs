@@ -8,24 +8,27 @@ use std::fmt;
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseResult, TestRng, TestRunner};
-use syncline_core::testing::{NaiveConfig, NaiveTable};
-use syncline_core::{SourceColumn, SourceTable, SyncConfig, TableId, Value};
+use syncline_core::testing::{NaiveConfig, NaiveRow, NaiveTable};
+use syncline_core::{ConfigRequest, SourceColumn, SourceTable, SyncConfig, TableId, Value};
 
 use super::configs::{self, COLUMNS};
-use super::engine::{Engine, Key};
+use super::engine::{Connection, Engine, Key};
 use super::users::{self, User};
-use super::values;
+use super::{joins, rules, values};
 
 /// Why the engine may refuse a made-up config.
 const FAIR_REFUSALS: [&str; 3] = ["dnf-too-large", "request-function-partitioned", "no-result-table"];
-/// Rows that exist at the same time, at most; their numbers tell which table they are in.
-const ROWS: usize = 5;
+/// The tables of the rows that may exist, where one table is asked at a time, and where several are joined.
+const FEW: [usize; 5] = [0, 0, 0, 0, 1];
+const MANY: [usize; 9] = [0, 0, 0, 1, 1, 1, 2, 2, 2];
 
 type Row = Option<Vec<Value>>;
 
 #[derive(Clone)]
 struct Case {
     text: String,
+    /// The table of each row.
+    places: &'static [usize],
     rows: Vec<Row>,
     changes: Vec<(usize, Row)>,
     users: Vec<User>,
@@ -46,6 +49,11 @@ impl fmt::Debug for Case {
 struct Seen {
     cases: u64,
     refused: u64,
+    /// Requests that fail as a whole.
+    failed: u64,
+    /// Answers that were kept over a change, and that were found anew.
+    kept: u64,
+    anew: u64,
     answers: u64,
     rows: u64,
     /// Rows of the tables that a user did not see.
@@ -58,19 +66,33 @@ fn row() -> impl Strategy<Value = Vec<Value>> {
     COLUMNS.iter().map(column).collect::<Vec<_>>()
 }
 
-fn case() -> impl Strategy<Value = Case> {
-    let rows = proptest::collection::vec(proptest::option::weighted(0.9, row()), ROWS);
-    let change = (0..ROWS, proptest::option::weighted(0.8, row()));
-    let parts = (configs::config(), rows, proptest::collection::vec(change, 0..4));
-    (parts, proptest::collection::vec(users::user(), 1..4)).prop_map(|((text, rows, changes), users)| Case {
+/// A row that is often joined with another.
+fn joined_row() -> impl Strategy<Value = Vec<Value>> {
+    let small = proptest::sample::select(&["a", "a", "b", "1"][..]).prop_map(Value::from);
+    let value = || prop_oneof![7 => small.clone(), 1 => (0i64..2).prop_map(Value::from), 2 => values::column()];
+    let column = |name: &&str| if *name == "list" { values::list().boxed() } else { value().boxed() };
+    COLUMNS.iter().map(column).collect::<Vec<_>>()
+}
+
+fn case(
+    text: impl Strategy<Value = String>,
+    places: &'static [usize],
+    row: BoxedStrategy<Vec<Value>>,
+    changes: usize,
+) -> impl Strategy<Value = Case> {
+    let rows = proptest::collection::vec(proptest::option::weighted(0.9, row.clone()), places.len());
+    let change = (0..places.len(), proptest::option::weighted(0.8, row));
+    let parts = (text, rows, proptest::collection::vec(change, 0..changes));
+    (parts, proptest::collection::vec(users::user(), 1..4)).prop_map(move |((text, rows, changes), users)| Case {
         text,
+        places,
         rows,
         changes,
         users,
     })
 }
 
-fn tables() -> [SourceTable; 2] {
+fn tables() -> [SourceTable; 3] {
     let table = |number: u64, columns: &[&str]| SourceTable {
         id: TableId(number),
         schema: "public".into(),
@@ -80,12 +102,7 @@ fn tables() -> [SourceTable; 2] {
             .map(|name| SourceColumn { name: (*name).into(), key: *name == "id", type_name: "any".into() })
             .collect(),
     };
-    [table(1, &COLUMNS), table(2, &COLUMNS[..COLUMNS.len() - 1])]
-}
-
-/// The table of a row, by its number.
-fn table_of(row: usize) -> usize {
-    usize::from(row + 1 == ROWS)
+    [table(1, &COLUMNS), table(2, &COLUMNS[..COLUMNS.len() - 1]), table(3, &COLUMNS)]
 }
 
 fn check(case: &Case, seen: &mut Seen) -> TestCaseResult {
@@ -103,86 +120,138 @@ fn check(case: &Case, seen: &mut Seen) -> TestCaseResult {
     let naive = NaiveConfig::parse(&case.text).unwrap();
     let tables = tables();
     let mut engine = Engine::new(&config, &tables);
-    let mut rows: Vec<Row> = vec![None; ROWS];
+    let mut rows: Vec<Row> = vec![None; case.places.len()];
     let initial = case.rows.iter().cloned().enumerate();
+    let identities: Vec<_> = case.users.iter().map(User::identity).collect();
+    let requests: Vec<_> = case.users.iter().zip(&identities).map(|(user, identity)| user.request(identity)).collect();
+    let mut connections: Vec<_> = requests.iter().map(|request| Connection::new(&engine, request)).collect();
     let mut changes = initial.chain(case.changes.iter().cloned()).enumerate().peekable();
     while let Some((step, (row, after))) = changes.next() {
-        let width = tables[table_of(row)].columns.len();
+        let table = case.places[row];
+        let width = tables[table].columns.len();
         let after = after.map(|values| values[..width].to_vec());
-        engine.change(table_of(row), row, rows[row].as_deref(), after.as_deref());
+        let changed = engine.change(table, row, rows[row].as_deref(), after.as_deref());
+        connections.iter_mut().for_each(|connection| connection.note(&changed));
         rows[row] = after;
-        if step + 1 >= ROWS || changes.peek().is_none() {
-            for user in &case.users {
-                agree(&engine, &naive, &tables, &rows, user, seen)?;
+        // The last of the rows that are there from the start, and every change.
+        if step + 1 >= rows.len() || changes.peek().is_none() {
+            let scene = Scene { engine: &engine, naive: &naive, tables: &tables, rows: &rows, places: case.places };
+            for (number, request) in requests.iter().enumerate() {
+                scene
+                    .agree(request, &mut connections[number], seen)
+                    .map_err(|error| TestCaseError::fail(format!("user {number} after step {step}: {error}")))?;
             }
         }
     }
     Ok(())
 }
 
-/// Both see the same rows.
-fn agree(
-    engine: &Engine<'_>,
-    naive: &NaiveConfig,
-    tables: &[SourceTable],
-    rows: &[Row],
-    user: &User,
-    seen: &mut Seen,
-) -> TestCaseResult {
-    let identity = user.identity();
-    let request = user.request(&identity);
-    // The rows of each table, with their numbers.
-    let numbered = |table: usize| {
-        let rows = rows.iter().enumerate().filter(move |(row, _)| table_of(*row) == table);
-        rows.filter_map(|(number, row)| Some((number, row.clone()?))).unzip::<_, _, Vec<_>, Vec<_>>()
-    };
-    let (numbers, contents): (Vec<_>, Vec<_>) = (0..tables.len()).map(numbered).unzip();
-    let given: Vec<_> = tables.iter().zip(&contents).map(|(table, rows)| NaiveTable { table, rows }).collect();
-    let expected = naive.rows(&given, &request).unwrap();
-    let place = |row: &syncline_core::testing::NaiveRow| -> Key {
-        (numbers[row.source.0][row.source.1], row.object_type.clone(), row.object_id.clone())
-    };
-    let allowed: BTreeSet<_> = expected.iter().map(|row| (place(row), row.data.clone())).collect();
-    let wanted: BTreeSet<_> = expected.iter().filter(|row| row.certain).map(place).collect();
-    let found = engine.rows(&request);
-    for (key, data) in &found {
-        prop_assert!(allowed.contains(&(key.clone(), data.clone())), "shown: {key:?} {data}; right: {allowed:?}");
+/// All rows at one time.
+struct Scene<'s, 'e> {
+    engine: &'s Engine<'e>,
+    naive: &'s NaiveConfig,
+    tables: &'s [SourceTable],
+    rows: &'s [Row],
+    places: &'static [usize],
+}
+
+impl Scene<'_, '_> {
+    /// Both see the same rows.
+    fn agree(&self, request: &ConfigRequest<'_>, connection: &mut Connection, seen: &mut Seen) -> TestCaseResult {
+        // The rows of each table, with their numbers.
+        let numbered = |table: usize| {
+            let rows = self.rows.iter().enumerate().filter(move |(row, _)| self.places[*row] == table);
+            rows.filter_map(|(number, row)| Some((number, row.clone()?))).unzip::<_, _, Vec<_>, Vec<_>>()
+        };
+        let (numbers, contents): (Vec<_>, Vec<_>) = (0..self.tables.len()).map(numbered).unzip();
+        let given: Vec<_> = self.tables.iter().zip(&contents).map(|(table, rows)| NaiveTable { table, rows }).collect();
+        let expected = self.naive.rows_in("public", &given, request).unwrap();
+        let resolved = self.engine.resolve(request);
+        let (held, anew) = connection.resolve(self.engine);
+        prop_assert_eq!(&held, &resolved, "what a connection holds is what is found without a memory; anew: {}", anew);
+        if anew {
+            seen.anew += 1;
+        } else {
+            seen.kept += 1;
+        }
+        let (Some(expected), Some(resolved)) = (&expected, &resolved) else {
+            prop_assert!(expected.is_none() && resolved.is_none(), "fails: {resolved:?}; right: {expected:?}");
+            seen.failed += 1;
+            return Ok(());
+        };
+        let place = |row: &NaiveRow| -> Key {
+            (numbers[row.source.0][row.source.1], row.object_type.clone(), row.object_id.clone())
+        };
+        let allowed: BTreeSet<_> = expected.iter().map(|row| (place(row), row.data.clone())).collect();
+        let wanted: BTreeSet<_> = expected.iter().filter(|row| row.certain).map(place).collect();
+        let found = self.engine.rows(resolved);
+        for (key, data) in &found {
+            prop_assert!(allowed.contains(&(key.clone(), data.clone())), "shown: {key:?} {data}; right: {allowed:?}");
+        }
+        let found: BTreeSet<_> = found.into_iter().map(|(key, _)| key).collect();
+        for key in &wanted {
+            prop_assert!(found.contains(key), "hidden: {key:?}; shown: {found:?}; right: {allowed:?}");
+        }
+        seen.answers += 1;
+        seen.rows += wanted.len() as u64;
+        seen.uncertain += expected.iter().filter(|row| !row.certain).count() as u64;
+        let visible: BTreeSet<_> = wanted.iter().map(|(row, ..)| row).collect();
+        seen.hidden += (contents.iter().map(Vec::len).sum::<usize>() - visible.len()) as u64;
+        Ok(())
     }
-    let found: BTreeSet<_> = found.into_iter().map(|(key, _)| key).collect();
-    for key in &wanted {
-        prop_assert!(found.contains(key), "hidden: {key:?}; shown: {found:?}");
-    }
-    seen.answers += 1;
-    seen.rows += wanted.len() as u64;
-    seen.uncertain += expected.iter().filter(|row| !row.certain).count() as u64;
-    let visible: BTreeSet<_> = wanted.iter().map(|(row, ..)| row).collect();
-    seen.hidden += (contents.iter().map(Vec::len).sum::<usize>() - visible.len()) as u64;
-    Ok(())
 }
 
 fn number(name: &str, default: u64) -> u64 {
     env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
-#[test]
-fn every_user_sees_what_the_text_of_the_config_says() {
+/// Runs the law over many cases; `default` of them unless `CONFIG_CASES` says otherwise.
+fn hold(test: &str, default: u64, case: impl Strategy<Value = Case>) -> Seen {
+    let (cases, seed_number) = (number("CONFIG_CASES", default), number("CONFIG_SEED", 0));
     let config = Config {
-        cases: u32::try_from(number("CONFIG_CASES", 2_000)).unwrap(),
+        cases: u32::try_from(cases).unwrap(),
         failure_persistence: None,
         max_shrink_iters: 20_000,
         ..Config::default()
     };
     let mut seed = [7; 32];
-    seed[..8].copy_from_slice(&number("CONFIG_SEED", 0).to_le_bytes());
+    seed[..8].copy_from_slice(&seed_number.to_le_bytes());
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &seed));
     let seen = RefCell::new(Seen::default());
-    let outcome = runner.run(&case(), |case| check(&case, &mut seen.borrow_mut()));
+    let outcome = runner.run(&case, |case| check(&case, &mut seen.borrow_mut()));
     if let Err(error) = outcome {
-        panic!("{error}");
+        panic!(
+            "{error}\nagain: CONFIG_CASES={cases} CONFIG_SEED={seed_number} cargo test -p syncline-core --all-features \
+             --test config_meaning {test}"
+        );
     }
     let seen = seen.into_inner();
     println!("{seen:?}");
     assert!(seen.refused * 4 < seen.cases, "most made-up configs are accepted: {seen:?}");
     assert!(seen.rows > seen.cases && seen.hidden > seen.cases, "rows are seen, and others are not: {seen:?}");
     assert!(seen.uncertain * 5 < seen.rows, "the answer is mostly certain: {seen:?}");
+    seen
+}
+
+fn choices(most: usize) -> impl Strategy<Value = Vec<u8>> {
+    proptest::collection::vec(any::<u8>(), 0..most)
+}
+
+#[test]
+fn every_user_sees_what_the_text_of_the_config_says() {
+    hold("every_user", 1_000, case(configs::config(), &FEW, row().boxed(), 4));
+}
+
+#[test]
+fn tables_are_joined_as_the_text_of_the_config_says() {
+    let text = choices(160).prop_map(|choices| joins::config(&choices));
+    let seen = hold("tables_are_joined", 700, case(text, &MANY, joined_row().boxed(), 6));
+    assert!(seen.kept > seen.cases / 4 && seen.anew > seen.cases, "some changes concern a user: {seen:?}");
+}
+
+#[test]
+fn bucket_definitions_mean_what_their_text_says() {
+    let text = choices(100).prop_map(|choices| rules::config(&choices));
+    let seen = hold("bucket_definitions", 700, case(text, &MANY, joined_row().boxed(), 6));
+    assert!(seen.failed * 4 < seen.answers, "most requests have an answer: {seen:?}");
 }

@@ -5,7 +5,10 @@
 #![allow(clippy::unwrap_used)]
 
 mod configs;
+mod dice;
 mod engine;
+mod joins;
 mod law;
+mod rules;
 mod users;
 mod values;

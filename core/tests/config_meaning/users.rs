@@ -61,6 +61,8 @@ pub(crate) fn user() -> impl Strategy<Value = User> {
     (map(), subject, map(), proptest::bool::weighted(0.9), subscriptions).prop_map(
         |(mut claims, subject, parameters, include_defaults, subscriptions)| {
             claims.extend(subject.map(|subject| ("sub".to_owned(), subject)));
+            // What bucket definitions call token parameters.
+            claims.insert("parameters".to_owned(), Json::Object(claims.clone()));
             User { claims, parameters, include_defaults, subscriptions }
         },
     )

@@ -99,6 +99,11 @@ impl Json {
         Some(found)
     }
 
+    /// What an object has under this very key.
+    pub(super) fn at_key(&self, key: &str) -> Option<Self> {
+        self.step(key)
+    }
+
     fn step(&self, key: &str) -> Option<Self> {
         let index = || key.parse::<usize>().ok().filter(|index| index.to_string() == key);
         match self {

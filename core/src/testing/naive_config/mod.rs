@@ -1,12 +1,16 @@
 //! A second reading of sync configs, for tests: which rows does this user see?
 //!
-//! It asks each query of each row, as if the rows of the source lay there and the user were known: no buckets, no normal
-//! forms, no keys, no lookups, nothing prepared. It is as slow as it is plain, and shares nothing with the engine but the
-//! parsed syntax tree, so that the two are wrong in the same way only where the tree is. What it does not know yet (time,
-//! geometry, and whatever the engine refuses) it says.
+//! It asks each query of each row, as if the rows of the source lay there and the user were known: tables of FROM are nested
+//! loops, and conditions are evaluated as they stand. There are no buckets, no normal forms, no keys, no lookups, nothing
+//! prepared. It is as slow as it is plain, and shares nothing with the engine but the parsed syntax tree, so that the two are
+//! wrong in the same way only where the tree is. What it does not know (time, geometry, and whatever the engine refuses) it
+//! says.
 
+mod definitions;
+mod from;
 mod interpreter;
 mod json;
+mod output;
 mod scalar;
 mod text;
 mod truth;
@@ -14,19 +18,31 @@ mod truth;
 use super::diagnostic::Report;
 use super::outline::{self, Outline};
 use super::request::{ConfigRequest, StreamSubscription};
-use super::sql::ast::{Expr, ExprKind, FromItem, Relation, Select};
+use super::scalar::Scalar;
+use super::sql::SqlDialect;
+use super::sql::ast::Select;
 use super::{Diagnostics, document, sql};
 use crate::error::{Error, Result};
 use crate::table::SourceTable;
 use crate::value::Value;
-use interpreter::{Environment, Place, Stop};
+use definitions::NaiveDefinition;
+use from::Scope;
+use interpreter::Stop;
 use json::Json;
-use truth::Truth;
 
-/// A sync config that is interpreted rather than compiled.
+/// A sync config that is interpreted rather than compiled: the answer to "which rows does this user see" without buckets.
+///
+/// An application can hold its own config against it: give it rows of all tables and a request, and compare with what a
+/// client has, or with what the application means.
 #[derive(Debug)]
 pub struct NaiveConfig {
+    /// Of its streams.
+    language: Language,
+    /// Whether JSON paths follow the rules of edition 2.
+    fixed_json: bool,
     streams: Vec<NaiveStream>,
+    definitions: Vec<NaiveDefinition>,
+    with: Vec<(String, Select)>,
 }
 
 #[derive(Debug)]
@@ -34,6 +50,18 @@ struct NaiveStream {
     name: String,
     auto_subscribe: bool,
     queries: Vec<Select>,
+    with: Vec<(String, Select)>,
+}
+
+/// Which of the languages a query is written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Language {
+    /// Streams of edition 3.
+    Streams,
+    /// Streams of edition 2.
+    OldStreams { fixed_json: bool },
+    /// Bucket definitions; whether JSON paths follow the rules of edition 2.
+    Rules { fixed_json: bool },
 }
 
 /// A table of the source with all its rows.
@@ -61,12 +89,80 @@ pub struct NaiveRow {
     pub certain: bool,
 }
 
+impl Language {
+    fn is_old(self) -> bool {
+        self != Self::Streams
+    }
+
+    /// Whether JSON paths are those of edition 1.
+    fn has_old_paths(self) -> bool {
+        matches!(self, Self::OldStreams { fixed_json: false } | Self::Rules { fixed_json: false })
+    }
+}
+
 /// The values of a request, each source as one JSON object; an automatic subscription has none.
 #[derive(Debug)]
 struct RequestValues {
     auth: Json,
     connection: Json,
     subscription: Option<Json>,
+}
+
+/// Everything that a query may look at.
+#[derive(Debug, Clone, Copy)]
+struct World<'a> {
+    language: Language,
+    tables: &'a [NaiveTable<'a>],
+    /// Of tables that are named without one.
+    schema: &'a str,
+    request: &'a RequestValues,
+    /// The named queries of the stream, and those of the whole config.
+    with: [&'a [(String, Select)]; 2],
+    /// The values of `bucket.…`.
+    bucket: &'a [(String, Value)],
+}
+
+impl<'a> World<'a> {
+    /// The named query of this name; that of the stream hides that of the config.
+    fn named(&self, name: &str) -> Option<&'a Select> {
+        let name = name.to_lowercase();
+        let mut all = self.with.into_iter().flatten();
+        all.find(|(known, _)| known.to_lowercase() == name).map(|(_, select)| select)
+    }
+
+    fn without_named(&self) -> Self {
+        Self { with: [&[], &[]], ..*self }
+    }
+}
+
+/// The rows that were found.
+#[derive(Debug, Default)]
+struct Answer {
+    rows: Vec<NaiveRow>,
+    /// The request fails as a whole.
+    fails: bool,
+}
+
+impl Answer {
+    /// Adds the rows that one query shows; `certain` is whether the query is asked for sure.
+    fn add<'a>(&mut self, select: &'a Select, world: &World<'a>, certain: bool) -> std::result::Result<(), String> {
+        for (scope, truth) in from::combinations(select, Scope::empty(), world)? {
+            match output::of(select, &scope, world) {
+                Ok(None) => {}
+                Ok(Some(sent)) => self.rows.push(NaiveRow {
+                    source: sent.source,
+                    object_type: sent.object_type,
+                    object_id: sent.object_id,
+                    data: sent.data,
+                    certain: certain && truth.must_hold(),
+                }),
+                // A row that cannot be written is not there.
+                Err(Stop::Error) => {}
+                Err(Stop::Unknown(what)) => return Err(what),
+            }
+        }
+        Ok(())
+    }
 }
 
 impl NaiveConfig {
@@ -77,54 +173,122 @@ impl NaiveConfig {
     pub fn parse(text: &str) -> std::result::Result<Self, Diagnostics> {
         let mut report = Report::default();
         let root = document::read(text, &mut report);
-        let streams = match outline::read(root.as_ref(), &mut report) {
-            Some(Outline { options, streams, .. }) if options.edition == Some(outline::EDITION) => streams,
-            _ => {
-                report.fatal("not-known-here", Default::default(), "only streams of edition 3 are known here");
-                Vec::new()
-            }
+        let mut naive = Self {
+            language: Language::Streams,
+            fixed_json: true,
+            streams: Vec::new(),
+            definitions: Vec::new(),
+            with: Vec::new(),
         };
-        let mut naive = Self { streams: Vec::new() };
-        for stream in &streams {
-            let mut queries = Vec::new();
-            for scalar in &stream.queries {
-                match sql::parse(scalar.text(), sql::SqlDialect::Streams) {
-                    Ok(select) => queries.push(select),
-                    Err(errors) => {
-                        for error in errors {
-                            report.of(scalar).fatal(error.kind, error.span, error.message);
-                        }
-                    }
-                }
-            }
-            let (name, auto_subscribe) = (stream.name.text().to_owned(), stream.auto_subscribe);
-            naive.streams.push(NaiveStream { name, auto_subscribe, queries });
+        if let Some(outline) = outline::read(root.as_ref(), &mut report) {
+            naive.read(outline, &mut report);
         }
         let diagnostics = report.finish(text);
         if diagnostics.is_fatal() { Err(diagnostics) } else { Ok(naive) }
     }
 
-    /// Every row of `tables` that this request makes visible, in order, each form of it once.
+    fn read(&mut self, outline: Outline, report: &mut Report) {
+        let newest = outline.options.edition == Some(outline::EDITION);
+        let dialect = || if newest { SqlDialect::Streams } else { SqlDialect::Rules };
+        if !newest {
+            self.fixed_json = outline.options.fixed_json;
+            self.language = Language::OldStreams { fixed_json: self.fixed_json };
+        }
+        let mut read = |scalar: &Scalar| match sql::parse(scalar.text(), dialect()) {
+            Ok(select) => Some(select),
+            Err(errors) => {
+                for error in errors {
+                    report.of(scalar).fatal(error.kind, error.span, error.message);
+                }
+                None
+            }
+        };
+        let mut named = |with: &[(Scalar, Scalar)]| {
+            with.iter().filter_map(|(name, scalar)| Some((name.text().to_owned(), read(scalar)?))).collect()
+        };
+        self.with = named(&outline.with);
+        for stream in &outline.streams {
+            let with = named(&stream.with);
+            self.streams.push(NaiveStream {
+                name: stream.name.text().to_owned(),
+                auto_subscribe: stream.auto_subscribe,
+                queries: Vec::new(),
+                with,
+            });
+        }
+        for (stream, naive) in outline.streams.iter().zip(&mut self.streams) {
+            naive.queries = stream.queries.iter().filter_map(&mut read).collect();
+        }
+        for definition in &outline.definitions {
+            let parameters = definition.parameters.as_ref();
+            let parameters = parameters.map(|queries| queries.iter().filter_map(&mut read).collect());
+            let data = definition.data.iter().filter_map(&mut read).collect();
+            self.definitions.push(NaiveDefinition { parameters, data });
+        }
+    }
+
+    /// Every row of `tables` that this request makes visible, in order, each form of it once. Tables that are named without
+    /// a schema are those of `public`.
+    ///
+    /// # Errors
+    /// As [`rows_in`](Self::rows_in).
+    pub fn rows(&self, tables: &[NaiveTable<'_>], request: &ConfigRequest<'_>) -> Result<Vec<NaiveRow>> {
+        Ok(self.rows_in("public", tables, request)?.unwrap_or_default())
+    }
+
+    /// The same with another schema for tables that are named without one. `None` if the request fails as a whole: a
+    /// bucket definition cannot be evaluated for it.
     ///
     /// # Errors
     /// `Invalid` if the config uses what is not known here.
-    pub fn rows(&self, tables: &[NaiveTable<'_>], request: &ConfigRequest<'_>) -> Result<Vec<NaiveRow>> {
-        let mut seen: Vec<NaiveRow> = Vec::new();
+    pub fn rows_in(
+        &self,
+        schema: &str,
+        tables: &[NaiveTable<'_>],
+        request: &ConfigRequest<'_>,
+    ) -> Result<Option<Vec<NaiveRow>>> {
+        let not_known = |what: String| Error::invalid(format!("the naive evaluator does not know {what}"));
+        let mut answer = Answer::default();
+        if request.include_defaults {
+            let values = RequestValues::of(request, None);
+            let language = Language::Rules { fixed_json: self.fixed_json };
+            let world = World { language, ..self.world(schema, tables, &values, &[]) };
+            for definition in &self.definitions {
+                definition.answer(&world, &mut answer).map_err(not_known)?;
+            }
+        }
         for stream in &self.streams {
             let explicit = request.subscriptions.iter().filter(|wish| wish.stream == stream.name).map(Some);
             let automatic = (stream.auto_subscribe && request.include_defaults).then_some(None);
             for wish in automatic.into_iter().chain(explicit) {
-                let values = RequestValues::of(request, wish);
+                let mut values = RequestValues::of(request, wish);
+                if self.language.is_old() && values.subscription.is_none() {
+                    values.subscription = Some(Json::Object(Vec::new()));
+                }
+                let world = self.world(schema, tables, &values, &stream.with);
                 for select in &stream.queries {
-                    answer(select, tables, &values, &mut seen)
-                        .map_err(|what| Error::invalid(format!("the naive evaluator does not know {what}")))?;
+                    answer.add(select, &world, true).map_err(not_known)?;
                 }
             }
         }
+        if answer.fails {
+            return Ok(None);
+        }
         // What one query shows for sure is not made doubtful by another.
-        seen.sort_by(|a, b| key(a).cmp(&key(b)).then(b.certain.cmp(&a.certain)));
-        seen.dedup_by(|a, b| key(a) == key(b));
-        Ok(seen)
+        let mut rows = answer.rows;
+        rows.sort_by(|a, b| key(a).cmp(&key(b)).then(b.certain.cmp(&a.certain)));
+        rows.dedup_by(|a, b| key(a) == key(b));
+        Ok(Some(rows))
+    }
+
+    fn world<'a>(
+        &'a self,
+        schema: &'a str,
+        tables: &'a [NaiveTable<'a>],
+        request: &'a RequestValues,
+        with: &'a [(String, Select)],
+    ) -> World<'a> {
+        World { language: self.language, tables, schema, request, with: [with, &self.with], bucket: &[] }
     }
 }
 
@@ -140,107 +304,4 @@ impl RequestValues {
             subscription: wish.map(|wish| wish.parameters.as_ref().map_or(Json::Object(Vec::new()), Json::of_map)),
         }
     }
-}
-
-/// Adds the rows that one query shows.
-fn answer(
-    select: &Select,
-    tables: &[NaiveTable<'_>],
-    request: &RequestValues,
-    seen: &mut Vec<NaiveRow>,
-) -> std::result::Result<(), String> {
-    let [from] = select.from.as_slice() else { return Err("queries of several tables".into()) };
-    for (table_number, &NaiveTable { table, rows }) in tables.iter().enumerate() {
-        if !reads(from, table)? {
-            continue;
-        }
-        for (row_number, values) in rows.iter().enumerate() {
-            let environment = Environment { table, values, request, place: Place::Condition };
-            let truth = match &select.condition {
-                None => Truth::YES,
-                Some(condition) => truth::of(condition, &environment)?,
-            };
-            if !truth.may_hold() {
-                continue;
-            }
-            let environment = Environment { place: Place::Output, ..environment };
-            let (object_id, data) = match output(select, &environment) {
-                Ok(output) => output,
-                // A row that cannot be written is not there.
-                Err(Stop::Error) => continue,
-                Err(Stop::Unknown(what)) => return Err(what),
-            };
-            let object_type = match (&from.alias, &from.relation) {
-                (Some(alias), _) => alias.text.clone(),
-                (None, _) => table.name.to_string(),
-            };
-            let source = (table_number, row_number);
-            seen.push(NaiveRow { source, object_type, object_id, data, certain: truth.must_hold() });
-        }
-    }
-    Ok(())
-}
-
-/// Whether an entry of FROM means this table.
-fn reads(from: &FromItem, table: &SourceTable) -> std::result::Result<bool, String> {
-    let Relation::Table { schema, name } = &from.relation else { return Err("FROM without a table".into()) };
-    let schema = schema.as_ref().map_or("public", |schema| &schema.text);
-    Ok(schema == &*table.schema
-        && match name.text.strip_suffix('%') {
-            Some(prefix) => table.name.starts_with(prefix),
-            None => name.text == *table.name,
-        })
-}
-
-/// The id of a row and its JSON text.
-fn output(select: &Select, environment: &Environment<'_>) -> std::result::Result<(String, String), Stop> {
-    // A name keeps the place where it first stood, and only its last value is asked for.
-    let mut members: Vec<(&str, Content<'_>)> = Vec::new();
-    let mut set = |name, content| match members.iter_mut().find(|(known, _)| *known == name) {
-        // A blob of `*` is not sent, and does not hide what is.
-        Some(_) if matches!(content, Content::Value(Value::Blob(_))) => {}
-        Some((_, before)) => *before = content,
-        None => members.push((name, content)),
-    };
-    for item in &select.columns {
-        match &item.expr.kind {
-            ExprKind::Star { .. } => {
-                for (column, value) in environment.table.columns.iter().zip(environment.values) {
-                    set(&*column.name, Content::Value(value));
-                }
-            }
-            kind => {
-                let name = match (&item.alias, kind) {
-                    (Some(alias), _) => &alias.text,
-                    (None, ExprKind::Column { name, .. }) => &name.text,
-                    (None, _) => return Err(Stop::Unknown("columns without a name".into())),
-                };
-                set(name, Content::Expression(&item.expr));
-            }
-        }
-    }
-    let mut written: Vec<(&str, Value)> = Vec::new();
-    for (name, content) in members {
-        let value = match content {
-            Content::Value(value) => value.clone(),
-            Content::Expression(expr) => match &expr.kind {
-                // A column that the table does not have is left out, rather than NULL.
-                ExprKind::Column { name, .. } if environment.column(&name.text).is_none() => continue,
-                _ => interpreter::value(expr, environment)?,
-            },
-        };
-        if !matches!(value, Value::Blob(_)) {
-            written.push((name, value));
-        }
-    }
-    let id = written.iter().find(|(name, _)| *name == "id").and_then(|(_, value)| scalar::text(value));
-    let member = |(name, value): &(&str, Value)| format!("{}:{}", text::json_string(name), text::json_value(value));
-    let data = written.iter().map(member).collect::<Vec<_>>().join(",");
-    Ok((id.unwrap_or_default(), format!("{{{data}}}")))
-}
-
-/// What a member of a row is made of.
-enum Content<'a> {
-    Value(&'a Value),
-    Expression(&'a Expr),
 }

@@ -89,6 +89,8 @@ pub(super) fn function(name: &str, arguments: &[Value]) -> Result<Value, Stop> {
             _ => Value::Null,
         },
         "hex" => Value::text(bytes(&first).iter().map(|byte| format!("{byte:02X}")).collect::<String>()),
+        "base64" => Value::text(base64(&bytes(&first))),
+        "json_valid" => Value::Integer(i64::from(text.is_some_and(|text| Json::parse(&text).is_some()))),
         "typeof" => Value::text(match first {
             Value::Null => "null",
             Value::Integer(_) => "integer",
@@ -113,7 +115,10 @@ pub(super) fn function(name: &str, arguments: &[Value]) -> Result<Value, Stop> {
         "json_keys" => match text {
             None => Value::Null,
             Some(text) => match Json::parse(&text) {
-                Some(Json::Object(members)) => {
+                Some(Json::Object(mut members)) => {
+                    // Those that are array indexes come first, in their order.
+                    let index = |key: &str| key.parse::<u32>().ok().filter(|index| index.to_string() == *key);
+                    members.sort_by_key(|(key, _)| index(key).map_or((true, 0), |index| (false, index)));
                     let keys: Vec<_> = members.iter().map(|(key, _)| json_string(key)).collect();
                     Value::text(format!("[{}]", keys.join(",")))
                 }
@@ -141,6 +146,20 @@ pub(super) fn function(name: &str, arguments: &[Value]) -> Result<Value, Stop> {
         },
         other => return Err(Stop::Unknown(format!("the function {other}"))),
     })
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::new();
+    for group in bytes.chunks(3) {
+        let byte = |at: usize| u32::from(group.get(at).copied().unwrap_or(0));
+        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+        for place in 0..4 {
+            let digit = char::from(DIGITS[(bits >> (18 - 6 * place)) as usize & 63]);
+            out.push(if place <= group.len() { digit } else { '=' });
+        }
+    }
+    out
 }
 
 fn bytes(value: &Value) -> Vec<u8> {
