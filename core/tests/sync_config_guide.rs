@@ -1,6 +1,6 @@
 //! The user's guide: every config in it compiles, and what it shows of errors is what one sees.
 
-use syncline_core::SyncConfig;
+use syncline_core::{EditorDiagnostic, SourceSchema, SyncConfig};
 
 const GUIDE: &str = include_str!("../../docs/sync-config.md");
 
@@ -12,6 +12,23 @@ fn check(text: &str) -> String {
     }
 }
 // endregion: check
+
+// region: editor
+fn shown(text: &str, schema: &SourceSchema) -> Vec<EditorDiagnostic> {
+    match SyncConfig::parse_with_schema(text, schema) {
+        Ok(config) => EditorDiagnostic::all(text, config.warnings()),
+        Err(diagnostics) => EditorDiagnostic::all(text, &diagnostics),
+    }
+}
+// endregion: editor
+
+#[test]
+fn an_editor_is_shown_errors_and_warnings() {
+    let schema = SourceSchema::new().table("public", "lists", ["id"]);
+    let codes = |text| shown(text, &schema).iter().map(|one| one.code).collect::<Vec<_>>();
+    assert_eq!(codes("config: { edition: 3 }\nstreams: { s: { query: SELECT * FROM lits } }"), ["table-not-found"]);
+    assert_eq!(codes("config: { edition: 3 }\nstreams: { s: { qery: SELECT * FROM lists } }").len(), 2);
+}
 
 fn blocks<'a>(language: &'a str) -> impl Iterator<Item = &'static str> + 'a {
     GUIDE.split("\n```").filter_map(move |block| block.strip_prefix(language)?.strip_prefix('\n'))
