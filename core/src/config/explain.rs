@@ -16,7 +16,7 @@ use super::row_matcher::{Binder, RowMatcher, read};
 use super::sql_text;
 use super::table_evaluator::{pattern, write_array};
 use super::wish::Wish;
-use super::{SyncConfig, expression};
+use super::{Definition, Evaluation, SyncConfig, expression};
 use crate::checkpoint::LookupRows;
 use crate::table::SourceTable;
 use crate::value::Value;
@@ -124,6 +124,8 @@ impl SyncConfig {
     ) -> Explanation {
         let budget = Budget::unlimited();
         let mut branches = Vec::new();
+        let mut evaluation = Evaluation::new();
+        self.bind(table).evaluate(values, &mut evaluation);
         for stream in &self.plan().streams {
             for (subscription, of) in wishes(stream, request) {
                 let wish = Wish {
@@ -133,27 +135,44 @@ impl SyncConfig {
                     budget: &budget,
                 };
                 for querier in &stream.queriers {
-                    branches.push(self.branch(stream, querier, subscription, wish, table, values, &mut lookup));
+                    let row = self.row_outcome(querier.definition, table, values, &evaluation);
+                    branches.push(self.branch(stream, querier, subscription, wish, row, &mut lookup));
                 }
             }
         }
         Explanation { branches }
     }
 
-    #[allow(clippy::too_many_arguments, reason = "one step of a walk over everything")]
+    /// What a definition makes of a row: what is sent of it decides, and the conditions say why if nothing is.
+    fn row_outcome(
+        &self,
+        definition: usize,
+        table: &SourceTable,
+        values: &[Value],
+        evaluation: &Evaluation,
+    ) -> RowOutcome {
+        let of_it = evaluation.rows.iter().filter(|row| row.definition == definition);
+        let buckets: BTreeSet<ByteString> = of_it.map(|row| row.parameters.clone()).collect();
+        if !buckets.is_empty() {
+            return RowOutcome::InBuckets(buckets.into_iter().collect());
+        }
+        if let Some(error) = evaluation.errors.iter().find(|error| error.definition == definition) {
+            return RowOutcome::Failed(error.message.clone());
+        }
+        let evaluators = self.definitions().get(definition).map_or([].as_slice(), Definition::evaluators);
+        row_outcome(evaluators, table, values)
+    }
+
     fn branch(
         &self,
         stream: &Stream,
         querier: &Querier,
         subscription: Option<SubscriptionRef>,
         wish: Wish<'_>,
-        table: &SourceTable,
-        values: &[Value],
+        row: RowOutcome,
         lookup: &mut impl FnMut(&ConfigLookup) -> LookupRows,
     ) -> ExplainedBranch {
         let definition = self.definitions().get(querier.definition);
-        let evaluators = definition.map_or([].as_slice(), |definition| definition.evaluators());
-        let row = row_outcome(evaluators, table, values);
         let (request, lookups) = match subscription {
             None => (RequestOutcome::NotSubscribed, Vec::new()),
             Some(_) => request_outcome(querier, wish, lookup),
@@ -193,19 +212,20 @@ fn wishes(stream: &Stream, request: &ConfigRequest<'_>) -> Vec<(Option<Subscript
     wishes
 }
 
-/// What the queries of a branch make of a row: the best of what any of them does.
+/// What the queries of a branch make of a row: the buckets of all of them, or else what keeps the last from having any.
 fn row_outcome(evaluators: &[RowEvaluator], table: &SourceTable, values: &[Value]) -> RowOutcome {
-    let mut outcome = RowOutcome::OtherTable;
+    let mut buckets = BTreeSet::new();
+    let mut other = RowOutcome::OtherTable;
     for evaluator in evaluators {
         if !pattern(&evaluator.rows).matches("public", &table.schema, &table.name) {
             continue;
         }
-        outcome = one_row_outcome(evaluator, table, values);
-        if matches!(outcome, RowOutcome::InBuckets(_)) {
-            break;
+        match one_row_outcome(evaluator, table, values) {
+            RowOutcome::InBuckets(found) => buckets.extend(found),
+            outcome => other = outcome,
         }
     }
-    outcome
+    if buckets.is_empty() { other } else { RowOutcome::InBuckets(buckets.into_iter().collect()) }
 }
 
 fn one_row_outcome(evaluator: &RowEvaluator, table: &SourceTable, values: &[Value]) -> RowOutcome {

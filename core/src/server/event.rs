@@ -9,7 +9,7 @@ use bytestring::ByteString;
 use super::wanted::WantedBucket;
 use crate::bucket::{BucketId, BucketPriority};
 use crate::bucket_store::{OperationChunk, ReadRequest};
-use crate::checkpoint::{BucketChecksum, Checkpoint, LookupKey};
+use crate::checkpoint::{BucketChecksum, ChangeSet, Checkpoint, LookupKey};
 use crate::chunk::Chunk;
 use crate::operation::OpId;
 use crate::protocol::{CheckpointDiffLine, CheckpointLine, StreamDescription};
@@ -59,6 +59,19 @@ impl Touched {
     /// New operations of these buckets, and nothing else.
     pub fn buckets(buckets: BTreeSet<BucketId>) -> Self {
         Self::These { buckets, lookups: BTreeSet::new(), write_checkpoint: false }
+    }
+
+    /// All that a checkpoint changed, for one that does not know yet what concerns it.
+    pub(super) fn all(changes: &ChangeSet) -> Self {
+        let ChangeSet { buckets, lookups, clients } = changes;
+        if buckets.len() + lookups.len() > Self::LIMIT {
+            return Self::Unknown;
+        }
+        Self::These {
+            buckets: buckets.iter().cloned().collect(),
+            lookups: lookups.iter().cloned().collect(),
+            write_checkpoint: !clients.is_empty(),
+        }
     }
 
     /// Both changes as one.

@@ -247,9 +247,14 @@ impl State {
                 noted.push(number);
             }
         }
+        if self.undecided.is_empty() {
+            return;
+        }
+        // Which of it concerns them they find out by themselves.
+        let all = Touched::all(changes);
         for number in &self.undecided {
             if let Some(member) = self.members.get_mut(number) {
-                member.note(Touched::Unknown);
+                member.note(all.clone());
                 noted.push(*number);
             }
         }

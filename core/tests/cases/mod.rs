@@ -2,7 +2,7 @@
 
 mod answer;
 mod buckets;
-mod input;
+pub(crate) mod input;
 #[cfg(feature = "testing")]
 pub(crate) mod naive;
 

@@ -207,6 +207,10 @@ fn a_checkpoint_between_a_notice_and_its_resolution_concerns_the_member() {
     assert_eq!(told(&member), Some((next, None)));
     member.set_undecided(next);
     assert_eq!(told(&member), None);
+    // What comes while it looks for them is told as it is: a stream that looks again and again must not begin anew each time.
+    let later = publish(&store, &[5], None);
+    told(&other);
+    assert_eq!(told(&member), Some((later, Some([bucket(5)].into()))));
 }
 
 #[test]
