@@ -64,7 +64,9 @@ impl Maker<'_, '_> {
             1 => format!("{column} IS NOT NULL"),
             2 => format!("{column} != {}", self.dice.one_of(&LITERALS)),
             3 => format!("{column} IN ARRAY['a', 1, NULL]"),
-            4 => format!("{column} < {}", set.column(self.dice)),
+            // Columns of a subquery may be of two tables.
+            4 if set.list.is_some() => format!("{column} < {}", set.column(self.dice)),
+            4 => format!("{column} IS NULL"),
             5 => format!("NOT ({})", self.plain(set, depth - 1)),
             6 => format!("({} AND {})", self.plain(set, depth - 1), self.plain(set, depth - 1)),
             _ => format!("({} OR {})", self.plain(set, depth - 1), self.plain(set, depth - 1)),

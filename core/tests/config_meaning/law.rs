@@ -211,7 +211,7 @@ fn hold(test: &str, default: u64, case: impl Strategy<Value = Case>) -> Seen {
     let config = Config {
         cases: u32::try_from(cases).unwrap(),
         failure_persistence: None,
-        max_shrink_iters: 20_000,
+        max_shrink_iters: 4_000,
         ..Config::default()
     };
     let mut seed = [7; 32];

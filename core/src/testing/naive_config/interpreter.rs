@@ -128,9 +128,9 @@ pub(super) fn value(expr: &Expr, environment: &Environment<'_, '_>) -> Result<Va
         ExprKind::Binary { operator, left, right } => {
             let (left, right) = (of(left)?, of(right)?);
             match operator {
-                // NULL is different from nothing in the older languages.
-                BinaryOperator::NotEqual if environment.is_old() && (left == Value::Null || right == Value::Null) => {
-                    Value::Null
+                // In the older languages NULL, and what is not a number, is different from nothing.
+                BinaryOperator::NotEqual if environment.is_old() => {
+                    scalar::order(&left, &right)?.map_or(Value::Null, |ordering| truth(ordering.is_ne()))
                 }
                 BinaryOperator::Arrow | BinaryOperator::ArrowText if environment.has_old_paths() => {
                     let found = old_under(&left, &right)?;
