@@ -239,7 +239,7 @@ fn choices(most: usize) -> impl Strategy<Value = Vec<u8>> {
 
 #[test]
 fn every_user_sees_what_the_text_of_the_config_says() {
-    hold("every_user", 1_000, case(configs::config(), &FEW, row().boxed(), 4));
+    hold("every_user", 2_000, case(configs::config(), &FEW, row().boxed(), 4));
 }
 
 #[test]
