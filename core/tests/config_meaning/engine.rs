@@ -141,22 +141,21 @@ impl Connection {
     /// The buckets: those of before unless a key changed that it asked for. Whether they were found anew.
     pub(crate) fn resolve(&mut self, engine: &Engine<'_>) -> (Option<ResolvedRequest>, bool) {
         let again = std::mem::take(&mut self.stale);
-        while again {
-            match self.resolver.poll() {
-                Ok(ResolveStep::Lookups(wanted)) => {
+        if again {
+            self.resolved = self.find(engine);
+        }
+        (self.resolved.clone(), again)
+    }
+    /// `None` if the request fails as a whole.
+    fn find(&mut self, engine: &Engine<'_>) -> Option<ResolvedRequest> {
+        loop {
+            match self.resolver.poll().ok()? {
+                ResolveStep::Lookups(wanted) => {
                     let answers = wanted.iter().map(|key| engine.answer(key)).collect();
                     self.resolver.answer(wanted, answers).unwrap();
                 }
-                Ok(ResolveStep::Done(resolved)) => {
-                    self.resolved = Some(resolved);
-                    break;
-                }
-                Err(_) => {
-                    self.resolved = None;
-                    break;
-                }
+                ResolveStep::Done(resolved) => return Some(resolved),
             }
         }
-        (self.resolved.clone(), again)
     }
 }

@@ -166,7 +166,7 @@ impl Maker<'_, '_> {
         let mut from = format!("{table} AS {name}");
         let mut joined = None;
         match self.dice.roll(if depth > 0 { 9 } else { 3 }) {
-            kind @ (3 | 4 | 5) => {
+            kind @ 3..=5 => {
                 let other = Set::table(&self.dice.name("x"));
                 let table = self.dice.one_of(&["t2", "t3", "t1"]);
                 let mut on = format!("{} = {}", first.column(self.dice), other.column(self.dice));
