@@ -125,6 +125,7 @@ fn as_json_it_has_the_names_of_the_protocol() {
 
 /// Finding and showing everything must not take the square of it: a generated config may have as many problems as lines.
 #[test]
+#[allow(clippy::disallowed_methods, reason = "how long it takes is what is looked at")]
 fn many_problems_take_a_time_that_grows_as_they_do() {
     let time = |count: usize| {
         let mut text = String::from("config: { edition: 3 }\nstreams:\n");

@@ -49,8 +49,8 @@ pub(super) struct Connection {
     replace_at: Option<Time>,
     /// Fresh credentials were tried after a refusal.
     refused: bool,
-    /// A stream opened with these, and they were not refused since.
-    accepted: Option<Credentials>,
+    /// A stream was opened since the last refusal.
+    accepted: bool,
 }
 
 /// What is due.
@@ -72,7 +72,7 @@ impl Connection {
             replacing: false,
             replace_at: None,
             refused: false,
-            accepted: None,
+            accepted: false,
         }
     }
 
@@ -141,8 +141,8 @@ impl Connection {
     /// False if nothing was being opened.
     pub(super) fn opened(&mut self, now: Time) -> bool {
         let Link::Opening { credentials, .. } = &self.link else { return false };
-        self.accepted = Some(credentials.clone());
         self.link = Link::Open { since: now, heard: now, credentials: credentials.clone() };
+        self.accepted = true;
         self.replacing = false;
         true
     }
@@ -189,10 +189,11 @@ impl Connection {
         self.replacing = false;
         self.replace_at = None;
         if refused {
-            // Those that were good before have expired since: that says nothing about fresh ones, although no checkpoint
-            // may have been complete in between.
-            let accepted = self.accepted.take();
-            if matches!(&self.link, Link::Opening { credentials, .. } if Some(credentials) == accepted.as_ref()) {
+            // Since the last refusal a stream was opened, so that there are good ones: these have expired since, or are others
+            // that uploads have fetched meanwhile. That says nothing about fresh ones, although no checkpoint may have been
+            // complete in between. An open stream that ends so does not count, lest short-lived tokens make a loop.
+            let accepted = std::mem::take(&mut self.accepted);
+            if accepted && matches!(self.link, Link::Opening { .. }) {
                 self.refused = false;
             }
         }
@@ -261,5 +262,32 @@ mod tests {
         open(&mut connection, "b");
         connection.ended(Time(0), true, &mut jitter);
         assert!(!connection.wants_request(), "others did not help");
+    }
+
+    #[test]
+    fn credentials_that_uploads_fetched_and_that_expired_are_replaced_at_once_too() {
+        let limits = ClientLimits::default();
+        let mut connection = Connection::new(&limits);
+        let mut jitter = Jitter::new(1);
+        let open = |connection: &mut Connection, token: &str| {
+            connection.retry_now();
+            connection.prepared(Arc::default());
+            assert!(connection.start(Time(0), &Credentials::new(token), &limits).is_some());
+        };
+        open(&mut connection, "a");
+        connection.ended(Time(0), true, &mut jitter);
+        open(&mut connection, "b");
+        assert!(connection.opened(Time(0)));
+        connection.ended(Time(0), false, &mut jitter);
+        open(&mut connection, "c");
+        connection.ended(Time(0), true, &mut jitter);
+        assert!(connection.wants_request(), "a stream was opened since the last refusal");
+        // A stream that is opened and ended by its token again and again waits longer and longer.
+        for token in ["d", "e"] {
+            open(&mut connection, token);
+            assert!(connection.opened(Time(0)));
+            connection.ended(Time(0), true, &mut jitter);
+            assert!(!connection.wants_request(), "{token} was short-lived");
+        }
     }
 }

@@ -3,6 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+/// A schema, and a table in it.
+type TableName = (Arc<str>, Arc<str>);
+pub(super) type Columns = BTreeSet<Arc<str>>;
+
 /// The tables and columns of a source, for warnings about names that it does not have: see
 /// [`SyncConfig::parse_with_schema`](super::SyncConfig::parse_with_schema).
 ///
@@ -28,8 +32,7 @@ use std::sync::Arc;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceSchema {
     default_schema: Arc<str>,
-    /// By schema and name.
-    tables: BTreeMap<(Arc<str>, Arc<str>), BTreeSet<Arc<str>>>,
+    tables: BTreeMap<TableName, Columns>,
 }
 
 impl SourceSchema {
@@ -65,7 +68,7 @@ impl SourceSchema {
 
     /// The columns that a name in FROM may have: those of all tables that it means, which may be a pattern. `None` if there is
     /// no such table.
-    pub(super) fn columns(&self, schema: Option<&str>, name: &str) -> Option<BTreeSet<Arc<str>>> {
+    pub(super) fn columns(&self, schema: Option<&str>, name: &str) -> Option<Columns> {
         let is = |pattern: &str, text: &str| match pattern.strip_suffix('%') {
             Some(prefix) => text.starts_with(prefix),
             None => pattern == text,

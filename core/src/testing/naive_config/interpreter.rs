@@ -61,7 +61,11 @@ impl Environment<'_, '_> {
                 let known = self.world.bucket.iter().find(|(known, _)| known == name);
                 return Some(known.map(|(_, value)| value.clone()).unwrap_or_default());
             }
-            "token_parameters" if name == "user_id" => request.auth.at_key("sub"),
+            // As `request.user_id()`, which it is.
+            "token_parameters" if name == "user_id" => {
+                let sub = request.auth.at_key("sub");
+                return Some(sub.map_or(Value::Null, |sub| sub.value(Numbers::Doubles)));
+            }
             "token_parameters" => request.auth.at_key("parameters").and_then(|all| all.at_key(name)),
             "user_parameters" => request.connection.at_key(name),
             _ => return None,
