@@ -77,6 +77,66 @@ fn only_lookups_that_have_changed_are_asked_for_again() {
     assert_eq!(resolve(&mut resolver, &["a", "b"]), (vec!["[\"anna\"]".into(), "[\"b\"]".into()], 2));
 }
 
+/// An answer that nobody depends on is not watched: it must not be taken for one when it is needed again.
+#[test]
+fn what_nobody_depends_on_is_forgotten_whatever_else_is_known() {
+    // Another stream with four lookups, whose answers are lost when the first one is interrupted.
+    let config = SYNC_CONFIG.to_owned()
+        + "
+  notes:
+    auto_subscribe: true
+    query: SELECT * FROM notes WHERE topic IN (SELECT id FROM topics WHERE team IN (SELECT team FROM teams WHERE user_id = auth.user_id()))
+";
+    let config = SyncConfig::parse(&config).unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
+    let (identity, parameters) = (Identity::new("anna"), serde_json::Map::new());
+    let request =
+        ConfigRequest { identity: &identity, parameters: &parameters, include_defaults: true, subscriptions: &[] };
+    let mut resolver = config.resolver(&request, 1_000);
+    let teams = |key: &str, rows: LookupRows, index: usize, first: usize| match (key, index == first) {
+        ("[\"anna\"]", false) => LookupRows { rows: ["x", "y", "z"].map(|team| format!("[\"{team}\"]").into()).into() },
+        _ => rows,
+    };
+    let first = {
+        let ResolveStep::Lookups(wanted) = resolver.poll().unwrap() else { panic!("both ask for what anna has") };
+        assert_eq!(wanted.len(), 2);
+        // The one that leads to organisations is that of the first stream.
+        let resolved = |index: usize| config.lookup_forms().nth(index).unwrap().contains("members");
+        wanted.iter().find(|lookup| resolved(lookup.index)).unwrap().index
+    };
+    resolver.invalidate_all();
+    let resolve = |resolver: &mut RequestResolver, organisations: &[&str]| {
+        let mut asked = Vec::new();
+        loop {
+            match resolver.poll().unwrap() {
+                ResolveStep::Done(_) => return asked,
+                ResolveStep::Lookups(wanted) => {
+                    let answer = |lookup: &ConfigLookup| {
+                        teams(&lookup.values, rows(&lookup.values, organisations), lookup.index, first)
+                    };
+                    let answers = wanted.iter().map(answer).collect();
+                    asked.extend(wanted.iter().map(|lookup| lookup.values.to_string()));
+                    resolver.answer(wanted, answers).unwrap();
+                }
+            }
+        }
+    };
+    resolve(&mut resolver, &["a", "b"]);
+    let of_first = |resolver: &RequestResolver, keys: &[&str]| -> BTreeSet<ConfigLookup> {
+        let known = resolver.lookups().filter(|lookup| keys.iter().any(|key| *lookup.values == format!("[\"{key}\"]")));
+        known.filter(|lookup| lookup.index == first || !lookup.values.contains("anna")).cloned().collect()
+    };
+    // Interrupted, the first stream starts over and what the other one knew is gone.
+    assert!(resolver.invalidate(&of_first(&resolver, &["b"])));
+    assert!(resolver.invalidate(&BTreeSet::new()));
+    resolve(&mut resolver, &["a", "b"]);
+    assert_eq!(resolver.lookups().count(), 3 + 4);
+    // `b` is asked for, since it changed, and is not needed any more; `c` is.
+    assert!(resolver.invalidate(&of_first(&resolver, &["anna", "b"])));
+    assert_eq!(resolve(&mut resolver, &["a", "c"]).len(), 3);
+    assert!(resolver.invalidate(&of_first(&resolver, &["anna"])));
+    assert_eq!(resolve(&mut resolver, &["a", "b"]), ["[\"anna\"]", "[\"b\"]"]);
+}
+
 #[test]
 fn a_resolution_that_is_interrupted_starts_over() {
     let mut resolver = resolver();

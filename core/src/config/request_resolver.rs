@@ -182,13 +182,13 @@ impl RequestResolver {
         self.wishes.iter().flat_map(|wish| &wish.found).flatten().flat_map(|found| &found.used)
     }
 
-    /// Forgets what need not be asked for again. A querier with a single lookup starts over when that one changes; of one with
+    /// Forgets what need not be asked for again, and above all what nobody depends on: nobody watches whether it changes. A querier with a single lookup starts over when that one changes; of one with
     /// many, only what has changed is asked for again.
     fn keep_answers(&mut self) {
         let used = self.wishes.iter().flat_map(|wish| &wish.found).flatten().map(|found| &found.used);
         let used = used.filter(|used| used.len() > 1);
-        // Every lookup that was used was answered: as many answers as that are the same ones.
-        if used.clone().any(|used| used.len() == self.answers.len()) {
+        // Mostly one querier has asked for all of them.
+        if used.clone().any(|used| used.iter().eq(self.answers.keys())) {
             return;
         }
         let kept: BTreeSet<&ConfigLookup> = used.flatten().collect();

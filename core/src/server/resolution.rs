@@ -84,7 +84,6 @@ impl StreamResolver {
         self.asked.clear();
         match touched {
             Touched::Unknown => self.resolver.invalidate_all(),
-            Touched::These { lookups, .. } if lookups.is_empty() => false,
             Touched::These { lookups, .. } => {
                 let changed = lookups.iter().filter_map(|key| self.lookup(key)).collect();
                 self.resolver.invalidate(&changed)
