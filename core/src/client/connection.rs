@@ -51,6 +51,8 @@ pub(super) struct Connection {
     refused: bool,
     /// A stream was opened since the last refusal.
     accepted: bool,
+    /// After a refusal and a while only credentials that were fetched from then on are good enough.
+    trusted_from: Option<Time>,
 }
 
 /// What is due.
@@ -73,6 +75,7 @@ impl Connection {
             replace_at: None,
             refused: false,
             accepted: false,
+            trusted_from: None,
         }
     }
 
@@ -111,6 +114,11 @@ impl Connection {
         matches!(self.link, Link::Ready { .. } | Link::Opening { .. } | Link::Open { .. })
     }
 
+    /// Credentials that were fetched before would be an attempt wasted: what uploads fetched in the meantime may be over.
+    pub(super) fn trusted_from(&self) -> Option<Time> {
+        self.trusted_from.filter(|_| self.needs_credentials())
+    }
+
     /// The credentials of the stream, or of the attempt at one.
     pub(super) fn credentials(&self) -> Option<&Credentials> {
         match &self.link {
@@ -134,6 +142,7 @@ impl Connection {
     ) -> Option<Arc<SyncRequest>> {
         let Link::Ready { request } = &self.link else { return None };
         let request = Arc::clone(request);
+        self.trusted_from = None;
         self.link = Link::Opening { deadline: now + limits.open, credentials: credentials.clone() };
         Some(request)
     }
@@ -213,7 +222,10 @@ impl Connection {
     /// Ends a back-off that is over, and says what is due. `read`: whether the stream is being read.
     pub(super) fn tick(&mut self, now: Time, read: bool, limits: &ClientLimits) -> Option<Due> {
         match &mut self.link {
-            Link::Waiting { until } if *until <= now => self.link = Link::Asking,
+            Link::Waiting { until } if *until <= now => {
+                self.trusted_from = self.refused.then_some(now);
+                self.link = Link::Asking;
+            }
             Link::Opening { deadline, .. } if *deadline <= now => return Some(Due::NotOpened),
             // What is not read cannot be heard.
             Link::Open { heard, .. } if !read => *heard = now,
@@ -236,6 +248,7 @@ impl Connection {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
@@ -262,6 +275,25 @@ mod tests {
         open(&mut connection, "b");
         connection.ended(Time(0), true, &mut jitter);
         assert!(!connection.wants_request(), "others did not help");
+    }
+
+    #[test]
+    fn after_a_refusal_and_a_while_only_fresh_credentials_are_tried() {
+        let limits = ClientLimits::default();
+        let mut connection = Connection::new(&limits);
+        let mut jitter = Jitter::new(1);
+        for token in ["a", "b"] {
+            connection.prepared(Arc::default());
+            assert_eq!(connection.trusted_from(), None);
+            assert!(connection.start(Time(0), &Credentials::new(token), &limits).is_some());
+            connection.ended(Time(0), true, &mut jitter);
+        }
+        let until = connection.timeout(true, &limits).unwrap();
+        connection.tick(until, true, &limits);
+        connection.prepared(Arc::default());
+        assert_eq!(connection.trusted_from(), Some(until));
+        assert!(connection.start(until, &Credentials::new("c"), &limits).is_some());
+        assert_eq!(connection.trusted_from(), None);
     }
 
     #[test]

@@ -51,6 +51,13 @@ impl CredentialCache {
         }
     }
 
+    /// Those that were fetched before are not good enough.
+    pub(super) fn forget_older(&mut self, than: Time) {
+        if self.fetched_at < than {
+            self.kept = None;
+        }
+    }
+
     /// Those at hand expire soon.
     pub(super) fn refresh(&mut self) {
         self.refresh = true;

@@ -374,6 +374,9 @@ impl ClientSession {
 
     fn call_network(&mut self, now: Time) {
         let limits = self.options.limits;
+        if let Some(since) = self.connection.trusted_from() {
+            self.credentials.forget_older(since);
+        }
         let awaited = self.connection.needs_credentials() || self.uploads.needs_credentials();
         if self.credentials.start(now, awaited, &limits) {
             self.commands.push_back(ClientCommand::FetchCredentials);

@@ -182,8 +182,8 @@ impl RequestResolver {
         self.wishes.iter().flat_map(|wish| &wish.found).flatten().flat_map(|found| &found.used)
     }
 
-    /// Forgets what need not be asked for again, and above all what nobody depends on: nobody watches whether it changes. A querier with a single lookup starts over when that one changes; of one with
-    /// many, only what has changed is asked for again.
+    /// Forgets what is not worth keeping, and above all what nobody depends on: nobody watches whether it changes. A querier
+    /// with a single lookup starts over when that one changes; of one with many, only what has changed is asked for again.
     fn keep_answers(&mut self) {
         let used = self.wishes.iter().flat_map(|wish| &wish.found).flatten().map(|found| &found.used);
         let used = used.filter(|used| used.len() > 1);
