@@ -251,16 +251,17 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
+    /// Opens a stream with these credentials, whatever it waits for.
+    fn open(connection: &mut Connection, token: &str) {
+        connection.retry_now();
+        connection.prepared(Arc::default());
+        assert!(connection.start(Time(0), &Credentials::new(token), &ClientLimits::default()).is_some());
+    }
+
     #[test]
     fn credentials_that_were_good_before_are_replaced_at_once_when_they_expire() {
-        let limits = ClientLimits::default();
-        let mut connection = Connection::new(&limits);
+        let mut connection = Connection::new(&ClientLimits::default());
         let mut jitter = Jitter::new(1);
-        let open = |connection: &mut Connection, token: &str| {
-            connection.retry_now();
-            connection.prepared(Arc::default());
-            assert!(connection.start(Time(0), &Credentials::new(token), &limits).is_some());
-        };
         open(&mut connection, "a");
         connection.ended(Time(0), true, &mut jitter);
         assert!(connection.wants_request(), "the first refusal");
@@ -298,14 +299,8 @@ mod tests {
 
     #[test]
     fn credentials_that_uploads_fetched_and_that_expired_are_replaced_at_once_too() {
-        let limits = ClientLimits::default();
-        let mut connection = Connection::new(&limits);
+        let mut connection = Connection::new(&ClientLimits::default());
         let mut jitter = Jitter::new(1);
-        let open = |connection: &mut Connection, token: &str| {
-            connection.retry_now();
-            connection.prepared(Arc::default());
-            assert!(connection.start(Time(0), &Credentials::new(token), &limits).is_some());
-        };
         open(&mut connection, "a");
         connection.ended(Time(0), true, &mut jitter);
         open(&mut connection, "b");

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures::TryStreamExt;
 use sdk_tests::{NodeClient, Wire};
 use serde_json::{Map, Value as Json, json};
 use syncline_core::client::StreamHandle;
@@ -108,26 +109,23 @@ impl User {
         }
     }
 
+    /// Waits until our client shows these rows, told of each change by the database.
     async fn has(&self, names: &[&str], sql: &str, expected: &Json, context: &str) {
-        let deadline = tokio::time::Instant::now() + PATIENCE;
-        loop {
-            let found = self.rows(names, sql).await;
-            if found == *expected {
-                return;
-            }
-            let status = self.sync.current_status();
-            let in_time = tokio::time::Instant::now() < deadline && !self.running.is_finished();
-            assert!(in_time, "{context}: `{sql}` yields {found}, not {expected}; {status:?}");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    }
-
-    async fn rows(&self, names: &[&str], sql: &str) -> Json {
         let pairs = names.iter().map(|name| format!("'{name}', \"{name}\"")).collect::<Vec<_>>().join(", ");
-        let sql = format!("SELECT json_group_array(json_object({pairs})) FROM ({sql})");
-        let text =
-            self.db.read(move |conn| Ok(conn.query_row(&sql, [], |row| row.get::<_, String>(0))?)).await.unwrap();
-        serde_json::from_str(&text).unwrap()
+        let rows = format!("SELECT json_group_array(json_object({pairs})) FROM ({sql})");
+        let mut found = Json::Null;
+        let shown = async {
+            let mut watch = self.db.query::<String>(rows).watch();
+            while let Some(now) = watch.try_next().await.unwrap() {
+                found = serde_json::from_str(&now[0]).unwrap();
+                if found == *expected {
+                    return;
+                }
+            }
+        };
+        let in_time = tokio::time::timeout(PATIENCE, shown).await.is_ok();
+        let status = self.sync.current_status();
+        assert!(in_time && found == *expected, "{context}: `{sql}` yields {found}, not {expected}; {status:?}");
     }
 
     /// Disconnects, and closes both devices.
