@@ -81,8 +81,8 @@ pub use config::{
     ConfigLookup, ConfigRequest, Definition, Diagnostic, DiagnosticLevel, Diagnostics, EditorDiagnostic,
     EditorPosition, EditorRange, EvaluatedEvent, EvaluatedLookup, EvaluatedRow, Evaluation, EvaluationError,
     ExplainedBranch, Explanation, Reason, RequestOutcome, RequestResolver, ResolveStep, ResolvedBucket,
-    ResolvedRequest, ResolvedStream, RowOutcome, SourceSchema, StreamSubscription, SubscriptionRef, SyncConfig,
-    TableEvaluator,
+    ResolvedChanges, ResolvedRequest, ResolvedStream, RowOutcome, SourceSchema, StreamSubscription, SubscriptionRef,
+    SyncConfig, TableEvaluator,
 };
 pub use conflict::{Conflict, ConflictResolver, LastWriteWins, RejectIfChanged, Resolution};
 pub use connector::{Connector, Credentials};

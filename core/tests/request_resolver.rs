@@ -3,9 +3,12 @@
 
 use std::collections::BTreeSet;
 
-use syncline_core::{ConfigLookup, ConfigRequest, Identity, LookupRows, RequestResolver, ResolveStep, SyncConfig};
+use syncline_core::{
+    ConfigLookup, ConfigRequest, Identity, LookupRows, RequestResolver, ResolveStep, ResolvedChanges, SyncConfig,
+};
 
-const SYNC_CONFIG: &str = "
+/// Lookups that form a chain.
+const CHAIN: &str = "
 config: { edition: 3 }
 streams:
   tasks:
@@ -17,9 +20,27 @@ streams:
       WHERE members.user_id = auth.user_id()
 ";
 
-fn resolver() -> RequestResolver {
-    let config = SyncConfig::parse(SYNC_CONFIG).unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
-    let (identity, parameters) = (Identity::new("anna"), serde_json::Map::new());
+/// The same lookups, beside something that is no lookup: everything is found again when one of them has changed.
+const WHOLE: &str = "
+config: { edition: 3 }
+streams:
+  tasks:
+    auto_subscribe: true
+    query: >
+      SELECT tasks.* FROM tasks
+      JOIN projects ON projects.id = tasks.project
+      JOIN members ON members.org = projects.org
+      JOIN json_each(connection.parameter('kinds')) AS kind ON kind.value = tasks.kind
+      WHERE members.user_id = auth.user_id()
+";
+
+fn parse(config: &str) -> SyncConfig {
+    SyncConfig::parse(config).unwrap_or_else(|diagnostics| panic!("{diagnostics}"))
+}
+
+fn resolver(config: &SyncConfig) -> RequestResolver {
+    let identity = Identity::new("anna");
+    let parameters = serde_json::from_str(r#"{"kinds":["k"]}"#).unwrap();
     let request =
         ConfigRequest { identity: &identity, parameters: &parameters, include_defaults: true, subscriptions: &[] };
     config.resolver(&request, 1_000)
@@ -56,7 +77,13 @@ fn those_of(resolver: &RequestResolver, key: &str) -> BTreeSet<ConfigLookup> {
 
 #[test]
 fn only_lookups_that_have_changed_are_asked_for_again() {
-    let mut resolver = resolver();
+    for config in [CHAIN, WHOLE] {
+        only_changed_lookups_are_asked_for(config);
+    }
+}
+
+fn only_changed_lookups_are_asked_for(config: &str) {
+    let mut resolver = resolver(&parse(config));
     let (asked, buckets) = resolve(&mut resolver, &["a", "b", "c"]);
     assert_eq!((asked, buckets), (vec!["[\"anna\"]".into(), "[\"a\"]".into(), "[\"b\"]".into(), "[\"c\"]".into()], 3));
     assert_eq!(resolver.lookups().count(), 4);
@@ -81,17 +108,19 @@ fn only_lookups_that_have_changed_are_asked_for_again() {
 #[test]
 fn what_nobody_depends_on_is_forgotten_whatever_else_is_known() {
     // Another stream with four lookups, whose answers are lost when the first one is interrupted.
-    let config = SYNC_CONFIG.to_owned()
+    let config = WHOLE.to_owned()
         + "
   notes:
     auto_subscribe: true
-    query: SELECT * FROM notes WHERE topic IN (SELECT id FROM topics WHERE team IN (SELECT team FROM teams WHERE user_id = auth.user_id()))
+    query: >
+      SELECT notes.* FROM notes
+      JOIN topics ON topics.id = notes.topic
+      JOIN teams ON teams.team = topics.team
+      JOIN json_each(connection.parameter('kinds')) AS kind ON kind.value = notes.kind
+      WHERE teams.user_id = auth.user_id()
 ";
-    let config = SyncConfig::parse(&config).unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
-    let (identity, parameters) = (Identity::new("anna"), serde_json::Map::new());
-    let request =
-        ConfigRequest { identity: &identity, parameters: &parameters, include_defaults: true, subscriptions: &[] };
-    let mut resolver = config.resolver(&request, 1_000);
+    let config = parse(&config);
+    let mut resolver = resolver(&config);
     let teams = |key: &str, rows: LookupRows, index: usize, first: usize| match (key, index == first) {
         ("[\"anna\"]", false) => LookupRows { rows: ["x", "y", "z"].map(|team| format!("[\"{team}\"]").into()).into() },
         _ => rows,
@@ -139,7 +168,13 @@ fn what_nobody_depends_on_is_forgotten_whatever_else_is_known() {
 
 #[test]
 fn a_resolution_that_is_interrupted_starts_over() {
-    let mut resolver = resolver();
+    for config in [CHAIN, WHOLE] {
+        an_interrupted_resolution_starts_over(config);
+    }
+}
+
+fn an_interrupted_resolution_starts_over(config: &str) {
+    let mut resolver = resolver(&parse(config));
     let ResolveStep::Lookups(wanted) = resolver.poll().unwrap() else { panic!("it asks for the organisations") };
     resolver.answer(wanted, vec![rows("[\"anna\"]", &["a", "b"])]).unwrap();
     let ResolveStep::Lookups(wanted) = resolver.poll().unwrap() else { panic!("it asks for their projects") };
@@ -148,4 +183,106 @@ fn a_resolution_that_is_interrupted_starts_over() {
     assert!(resolver.invalidate(&BTreeSet::new()));
     let (asked, buckets) = resolve(&mut resolver, &["c"]);
     assert_eq!((asked, buckets), (vec!["[\"anna\"]".into(), "[\"c\"]".into()], 1));
+}
+
+const NOTES: &str = "
+config: { edition: 3 }
+streams:
+  notes:
+    auto_subscribe: true
+    query: SELECT * FROM notes WHERE list IN (SELECT list FROM members WHERE user_id = auth.user_id())
+  shared:
+    auto_subscribe: true
+    query: SELECT * FROM notes WHERE list IN (SELECT list FROM shares WHERE user_id = auth.user_id())
+";
+
+/// A user whose lists are answered: those of `members`, and those of `shares`.
+struct Anna {
+    resolver: RequestResolver,
+    members: Vec<usize>,
+    shares: Vec<usize>,
+    /// Which lookup index is which.
+    index_of_members: usize,
+}
+
+/// The parameters of buckets that came or changed, with the number of their reasons, and of those that have gone.
+type Told = (Vec<(String, usize)>, Vec<String>);
+
+impl Anna {
+    fn new(limit: usize, members: Vec<usize>, shares: Vec<usize>) -> Self {
+        let config = parse(NOTES);
+        let (identity, parameters) = (Identity::new("anna"), serde_json::Map::new());
+        let request =
+            ConfigRequest { identity: &identity, parameters: &parameters, include_defaults: true, subscriptions: &[] };
+        let index_of_members = config.lookup_forms().position(|form| form.contains("members")).unwrap();
+        Self { resolver: config.resolver(&request, limit), members, shares, index_of_members }
+    }
+
+    fn changes(&mut self) -> syncline_core::Result<ResolvedChanges> {
+        self.resolver.invalidate_all();
+        loop {
+            match self.resolver.poll_changes()? {
+                ResolveStep::Done(changes) => return Ok(changes),
+                ResolveStep::Lookups(wanted) => {
+                    let answer = |lookup: &ConfigLookup| {
+                        let of_members = lookup.index == self.index_of_members;
+                        let lists = if of_members { &self.members } else { &self.shares };
+                        LookupRows { rows: lists.iter().map(|list| format!("[{list}]").into()).collect() }
+                    };
+                    let answers = wanted.iter().map(answer).collect();
+                    self.resolver.answer(wanted, answers)?;
+                }
+            }
+        }
+    }
+
+    fn told(&mut self) -> Told {
+        let changes = self.changes().unwrap();
+        let buckets = changes.buckets.iter().map(|bucket| (bucket.parameters.to_string(), bucket.reasons.len()));
+        (buckets.collect(), changes.gone.iter().map(|(_, parameters)| parameters.to_string()).collect())
+    }
+}
+
+#[test]
+fn a_change_of_rights_is_told_as_what_differs() {
+    let mut anna = Anna::new(100, vec![1, 2], vec![]);
+    assert_eq!(anna.told(), (vec![("[1]".into(), 1), ("[2]".into(), 1)], vec![]));
+    assert_eq!(anna.told(), (vec![], vec![]));
+    // Another way to the same bucket is another reason; it goes with the last one.
+    (anna.members, anna.shares) = (vec![2, 3], vec![2]);
+    assert_eq!(anna.told(), (vec![("[2]".into(), 2), ("[3]".into(), 1)], vec!["[1]".into()]));
+    anna.members = vec![3];
+    assert_eq!(anna.told(), (vec![("[2]".into(), 1)], vec![]));
+    anna.shares = vec![];
+    assert_eq!(anna.told(), (vec![], vec!["[2]".into()]));
+}
+
+#[test]
+fn one_bucket_too_many_is_an_error_however_it_comes() {
+    let mut anna = Anna::new(3, vec![1, 2], vec![1, 2]);
+    assert_eq!(anna.told().0.len(), 2);
+    anna.shares = vec![2, 3];
+    assert_eq!(anna.told().0.len(), 2);
+    anna.shares = vec![2, 3, 4];
+    let error = anna.changes().unwrap_err();
+    assert_eq!(error.code(), Some("PSYNC_S2305"));
+    assert!(error.to_string().contains("stream `shared`"), "{error}");
+    assert_eq!(anna.changes().unwrap_err().to_string(), error.to_string(), "it stays so");
+    anna.shares = vec![];
+    assert_eq!(anna.told().0.len(), 2, "everything is told after an error");
+}
+
+/// What one stream may have of one kind has a limit of its own, beyond which the stream has nothing and says why.
+#[test]
+fn a_stream_with_too_many_buckets_loses_them_all_and_gets_them_back() {
+    let mut anna = Anna::new(10_000, (0..10_000).collect(), vec![5]);
+    assert_eq!(anna.changes().unwrap().buckets.len(), 10_000);
+    anna.members.push(10_000);
+    let changes = anna.changes().unwrap();
+    assert_eq!((changes.buckets.len(), changes.gone.len()), (1, 9_999));
+    assert_eq!(changes.streams.iter().map(|stream| stream.errors.len()).collect::<Vec<_>>(), [1, 0]);
+    anna.members.remove(7);
+    let changes = anna.changes().unwrap();
+    assert_eq!((changes.buckets.len(), changes.gone.len()), (10_000, 0));
+    assert!(changes.streams.iter().all(|stream| stream.errors.is_empty()));
 }

@@ -31,13 +31,13 @@ fn checkpoint(op_id: u64) -> Checkpoint {
     Checkpoint { op_id: OpId(op_id), generation: Generation(1), config: config("a") }
 }
 
-fn resolved(priorities: &[u8]) -> Option<Arc<ResolvedStreams>> {
+fn resolved(priorities: &[u8]) -> Option<ResolvedStreams> {
     let wanted = |(index, priority): (usize, &u8)| {
         let id = bucket(index as u32);
         WantedBucket { name: id.wire_name(Generation(1)), id, priority: BucketPriority(*priority), reasons: Vec::new() }
     };
     let buckets = priorities.iter().enumerate().map(wanted).collect();
-    Some(Arc::new(ResolvedStreams { buckets, streams: Vec::new() }))
+    Some(ResolvedStreams { buckets, ..ResolvedStreams::default() })
 }
 
 fn chunk(ids: std::ops::RangeInclusive<u64>) -> Chunk {
@@ -75,7 +75,7 @@ impl Conversation {
         self.0.handle(NOW, WALL, event).unwrap();
     }
 
-    fn checkpoint(&mut self, op_id: u64, touched: Touched, resolved: Option<Arc<ResolvedStreams>>) {
+    fn checkpoint(&mut self, op_id: u64, touched: Touched, resolved: Option<ResolvedStreams>) {
         let update = CheckpointUpdate { checkpoint: checkpoint(op_id), touched, resolved };
         self.tell(ServerEvent::Checkpoint(update));
     }
@@ -208,14 +208,15 @@ fn a_long_download_is_interrupted_by_a_newer_checkpoint_and_nothing_is_sent_twic
     assert_eq!(session.lines(), ["data 2000..3000 more false", "complete 6000"]);
 }
 
-/// The buckets with these numbers.
-fn these(numbers: &[u32], priority: u8) -> Option<Arc<ResolvedStreams>> {
+/// The buckets with these numbers, and no others.
+fn these(numbers: &[u32], priority: u8) -> Option<ResolvedStreams> {
     let wanted = |number: &u32| {
         let id = bucket(*number);
         let (name, priority) = (id.wire_name(Generation(1)), BucketPriority(priority));
         WantedBucket { name, id, priority, reasons: Vec::new() }
     };
-    Some(Arc::new(ResolvedStreams { buckets: numbers.iter().map(wanted).collect(), streams: Vec::new() }))
+    let gone = (0..8).filter(|number| !numbers.contains(number)).map(bucket).collect();
+    Some(ResolvedStreams { buckets: numbers.iter().map(wanted).collect(), gone, streams: Vec::new() })
 }
 
 /// A conversation in which the client has the buckets 0 and 1 with two operations each.
@@ -317,6 +318,40 @@ fn a_checkpoint_that_waits_is_not_completed_if_what_superseded_the_last_one_came
     assert_eq!(session.sent(1), ["CheckpointDiff"]);
     session.read(vec![answer(2_001..=3_000, 7_000, false)]);
     assert_eq!(session.lines(), ["data 2000..3000 more false", "complete 7000"]);
+}
+
+#[test]
+fn what_is_still_to_be_sent_of_a_bucket_is_not_forgotten_when_another_one_goes() {
+    let mut session = Conversation::begin(&[3, 3, 3]);
+    session.describe(&[0, 0, 5_000], None);
+    session.sent(1);
+    session.read(vec![answer(1..=1_000, 1_000, true)]);
+    session.checkpoint(6_000, touched(&[]), these(&[1, 2], 3));
+    session.sent(1);
+    session.read(vec![answer(1_001..=2_000, 2_000, true)]);
+    session.sent(1);
+    session.describe(&[], None);
+    assert_eq!(session.sent(1), ["CheckpointDiff"]);
+    session.read(vec![answer(2_001..=3_000, 6_000, false)]);
+    assert_eq!(session.lines(), ["data 2000..3000 more false", "complete 6000"]);
+}
+
+/// The checkpoint is passed over; what it says of rights is not.
+#[test]
+fn rights_that_change_at_a_checkpoint_that_cannot_be_completed_hold_at_the_next_one() {
+    let mut session = caught_up();
+    session.checkpoint(15, touched(&[0]), None);
+    session.describe(&[3], None);
+    session.sent(1);
+    session.read(vec![OperationChunk { superseded: Some(OpId(30)), ..answer(11..=11, 15, false) }]);
+    session.lines();
+    session.checkpoint(20, touched(&[]), these(&[0, 2], 3));
+    assert!(session.0.poll().is_none(), "what is at 20 must not be completed");
+    session.checkpoint(30, touched(&[]), None);
+    session.describe(&[3, 1], None);
+    assert_eq!(session.sent(1), ["CheckpointDiff"]);
+    let Some(ServerCommand::Read(reads)) = session.0.poll() else { panic!("expected Read") };
+    assert_eq!(reads.iter().map(|read| read.bucket.clone()).collect::<Vec<_>>(), [bucket(0), bucket(2)]);
 }
 
 #[test]

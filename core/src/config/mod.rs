@@ -6,7 +6,9 @@
 //! looking at the text again. Everything here is pure; nothing in it depends on the order of a hash map.
 
 mod alpha;
+mod assembly;
 mod cast;
+mod chain;
 mod cte;
 mod definition;
 mod deployment;
@@ -16,6 +18,7 @@ mod editor;
 mod evaluate;
 mod explain;
 mod expression;
+mod finder;
 mod functions;
 mod json_tree;
 mod lines;
@@ -61,7 +64,8 @@ pub use editor::{EditorDiagnostic, EditorPosition, EditorRange};
 pub use explain::{ExplainedBranch, Explanation, RequestOutcome, RowOutcome};
 pub use querying::ConfigLookup;
 pub use request::{
-    ConfigRequest, Reason, ResolvedBucket, ResolvedRequest, ResolvedStream, StreamSubscription, SubscriptionRef,
+    ConfigRequest, Reason, ResolvedBucket, ResolvedChanges, ResolvedRequest, ResolvedStream, StreamSubscription,
+    SubscriptionRef,
 };
 pub use request_resolver::{RequestResolver, ResolveStep};
 pub use source_schema::SourceSchema;

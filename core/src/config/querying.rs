@@ -7,6 +7,7 @@ use bytestring::ByteString;
 use super::evaluate::Failure;
 use super::plan::{KeyValue, Querier, Stage};
 use super::relation::{Column, Relation, elements};
+use super::request::Budget;
 use super::wish::Wish;
 use crate::checkpoint::LookupRows;
 
@@ -26,6 +27,12 @@ pub(super) type Answers = BTreeMap<ConfigLookup, Vec<Vec<ByteString>>>;
 pub(super) fn rows(answer: &LookupRows) -> Result<Vec<Vec<ByteString>>, Failure> {
     let rows = answer.rows.iter().map(elements).collect::<Option<_>>();
     rows.ok_or_else(|| Failure::new("bad-lookup", "a row of an answer to a lookup is not a JSON array"))
+}
+
+/// The failure of a subscription that would have more buckets of one kind than any may.
+pub(super) fn too_many(budget: &Budget) -> Failure {
+    let message = format!("this request asks for more than {} buckets of one kind", budget.combinations);
+    Failure::new("too-many-buckets", message)
 }
 
 /// Why a querier has no answer.
@@ -245,8 +252,7 @@ impl Querying<'_> {
     }
 
     fn too_many(&self) -> Failure {
-        let message = format!("this request asks for more than {} buckets of one kind", self.limit());
-        Failure::new("too-many-buckets", message)
+        too_many(self.wish.budget)
     }
 
     /// Each of `heads` with each of `rows` written into the places (target, place in the row).

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytestring::ByteString;
 use serde_json::{Map, Value as Json};
 
+use super::querying::ConfigLookup;
 use crate::bucket::BucketPriority;
 use crate::error::Error;
 use crate::identity::Identity;
@@ -49,6 +50,19 @@ pub struct ResolvedRequest {
     /// Every bucket once.
     pub buckets: Vec<ResolvedBucket>,
     /// The streams that the request uses, in the order of the config.
+    pub streams: Vec<ResolvedStream>,
+}
+
+/// What has changed of a [`ResolvedRequest`] and of what it depends on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ResolvedChanges {
+    /// Buckets that are new, or have other reasons or another priority.
+    pub buckets: Vec<ResolvedBucket>,
+    /// Buckets that have gone, by definition and parameters.
+    pub gone: Vec<(usize, ByteString)>,
+    /// Lookups that may be new, or may have gone: whether the request depends on them now.
+    pub lookups: Vec<(ConfigLookup, bool)>,
+    /// All streams that the request uses.
     pub streams: Vec<ResolvedStream>,
 }
 
@@ -124,6 +138,11 @@ impl Budget {
 
     pub(super) fn spend(&self, bytes: usize) {
         self.bytes.set(self.bytes.get().saturating_sub(bytes));
+    }
+
+    /// Whether so many bytes are left, and more.
+    pub(super) fn allows(&self, bytes: usize) -> bool {
+        self.bytes.get() > bytes
     }
 
     pub(super) fn is_spent(&self) -> bool {

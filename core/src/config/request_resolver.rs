@@ -2,16 +2,17 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use bytestring::ByteString;
 use serde_json::{Map, Value as Json};
 
 use super::SyncConfig;
-use super::plan::{Plan, Stage, Stream, StreamKind};
-use super::querying::{self, Answers, ConfigLookup, Querying, Stop};
+use super::assembly::{Assembly, describe};
+use super::finder::Finder;
+use super::plan::{Stage, StreamKind};
+use super::querying::{self, Answers, ConfigLookup};
 use super::request::{
-    Budget, ConfigRequest, Reason, ResolvedBucket, ResolvedRequest, ResolvedStream, StreamSubscription, SubscriptionRef,
+    Budget, ConfigRequest, Reason, ResolvedBucket, ResolvedChanges, ResolvedRequest, StreamSubscription,
 };
 use super::wish::{Wish, parameters_text};
 use crate::bucket::BucketPriority;
@@ -61,45 +62,69 @@ pub struct RequestResolver {
     answers: Answers,
     /// Lookups that were answered and have changed: they are asked for again before anything is found anew.
     changed: BTreeSet<ConfigLookup>,
+    /// What it came to the last time.
+    totals: Option<Totals>,
 }
 
 /// What a resolution needs, or comes to.
 #[derive(Debug, Clone, PartialEq)]
-pub enum ResolveStep {
+pub enum ResolveStep<T = ResolvedRequest> {
     /// The rows of these keys, all at one checkpoint: to be given to [`RequestResolver::answer`].
     Lookups(Vec<ConfigLookup>),
-    /// The buckets.
-    Done(ResolvedRequest),
+    /// The buckets, or what has changed of them.
+    Done(T),
 }
 
 /// Subscriptions of a stream that differ in nothing but their priority.
 #[derive(Debug)]
-struct StreamWish {
+pub(super) struct StreamWish {
     /// Index into the plan's streams.
-    stream: usize,
+    pub(super) stream: usize,
     /// Whether the automatic subscription is meant.
-    automatic: bool,
+    pub(super) automatic: bool,
     /// Indexes into the subscriptions.
-    explicit: Vec<usize>,
-    /// What each of the stream's queriers has found; `None` is not known.
-    found: Vec<Option<Found>>,
+    pub(super) explicit: Vec<usize>,
+    /// What each of the stream's queriers finds.
+    pub(super) finders: Vec<Finder>,
 }
 
-#[derive(Debug, Default)]
-struct Found {
-    parameters: Vec<ByteString>,
-    /// Why there may be more.
-    failure: Option<String>,
-    used: BTreeSet<ConfigLookup>,
+impl StreamWish {
+    /// The reasons that it gives its buckets, each with the priority that replaces that of the config; `number` is the place
+    /// of its stream.
+    pub(super) fn reasons<'a>(
+        &'a self,
+        number: usize,
+        subscriptions: &'a [StreamSubscription],
+    ) -> impl Iterator<Item = (Option<BucketPriority>, Reason)> + 'a {
+        let automatic = self.automatic.then_some((None, Reason::Default(number)));
+        automatic.into_iter().chain(self.explicit.iter().map(|index| {
+            let own = subscriptions.get(*index).and_then(|subscription| subscription.override_priority);
+            (own, Reason::Subscription(*index))
+        }))
+    }
+
+    fn reason_count(&self) -> usize {
+        usize::from(self.automatic) + self.explicit.len()
+    }
 }
+
+/// How much a request came to.
+#[derive(Debug, Clone, Copy)]
+struct Totals {
+    buckets: usize,
+    reasons: usize,
+}
+
+/// A bucket by its definition and its parameters.
+type BucketKey = (usize, ByteString);
 
 impl RequestResolver {
     pub(super) fn new(config: SyncConfig, request: &ConfigRequest<'_>, limit: usize) -> Self {
         let mut wishes: Vec<StreamWish> = Vec::new();
         for (index, stream) in config.plan().streams.iter().enumerate() {
             let wish = |automatic, explicit| {
-                let found = stream.queriers.iter().map(|_| None).collect();
-                StreamWish { stream: index, automatic, explicit, found }
+                let finders = stream.queriers.iter().map(|_| Finder::New).collect();
+                StreamWish { stream: index, automatic, explicit, finders }
             };
             if stream.auto_subscribe && request.include_defaults {
                 wishes.push(wish(true, Vec::new()));
@@ -126,6 +151,7 @@ impl RequestResolver {
             wishes,
             answers: Answers::new(),
             changed: BTreeSet::new(),
+            totals: None,
         }
     }
 
@@ -146,20 +172,167 @@ impl RequestResolver {
     /// to them (S9); the message names the stream that is to blame. `Invalid` too if a bucket definition cannot be evaluated
     /// for this request: other than with a stream, there is nobody to tell but the whole connection.
     pub fn poll(&mut self) -> Result<ResolveStep> {
-        if !self.changed.is_empty() {
-            return Ok(ResolveStep::Lookups(std::mem::take(&mut self.changed).into_iter().collect()));
+        let budget = self.budget();
+        if let Some(wanted) = self.find(&budget)? {
+            return Ok(ResolveStep::Lookups(wanted));
         }
-        let budget = if self.limit == usize::MAX { Budget::unlimited() } else { Budget::new(self.limit) };
+        for finder in self.wishes.iter_mut().flat_map(|wish| &mut wish.finders) {
+            finder.take_changes(&budget);
+        }
+        self.whole(&budget).map(ResolveStep::Done)
+    }
+
+    /// The same, as what differs from the last time: at first and after an error everything. What it takes depends on what
+    /// has changed, and not on how many buckets there are, for conditions whose lookups each need one that comes before: a
+    /// list in which the user is a member, of an organisation in which they are one. For others, among them those that need
+    /// several lookups at a time or `json_each`, it takes what their definition takes as a whole.
+    ///
+    /// # Errors
+    /// Those of [`poll`](Self::poll).
+    pub fn poll_changes(&mut self) -> Result<ResolveStep<ResolvedChanges>> {
+        let budget = self.budget();
+        if let Some(wanted) = self.find(&budget)? {
+            return Ok(ResolveStep::Lookups(wanted));
+        }
+        self.changes(&budget).map(ResolveStep::Done)
+    }
+
+    fn budget(&self) -> Budget {
+        if self.limit == usize::MAX { Budget::unlimited() } else { Budget::new(self.limit) }
+    }
+
+    /// Finds what is not known, as far as answers are there: the lookups that are needed next, or that nothing is missing.
+    fn find(&mut self, budget: &Budget) -> Result<Option<Vec<ConfigLookup>>> {
+        if !self.changed.is_empty() {
+            return Ok(Some(std::mem::take(&mut self.changed).into_iter().collect()));
+        }
         let mut missing = BTreeSet::new();
         let mut wishes = std::mem::take(&mut self.wishes);
-        let advanced = wishes.iter_mut().try_for_each(|wish| self.advance(wish, &budget, &mut missing));
+        let advanced = wishes.iter_mut().try_for_each(|wish| self.advance(wish, budget, &mut missing));
         self.wishes = wishes;
-        advanced?;
-        if !missing.is_empty() {
-            return Ok(ResolveStep::Lookups(missing.into_iter().collect()));
+        if let Err(error) = advanced {
+            self.totals = None;
+            return Err(error);
         }
-        self.keep_answers();
-        Assembly::new(self.config.plan(), &budget).assemble(self).map(ResolveStep::Done)
+        if missing.is_empty() {
+            self.keep_answers();
+            return Ok(None);
+        }
+        Ok(Some(missing.into_iter().collect()))
+    }
+
+    /// Everything that was found.
+    fn whole(&mut self, budget: &Budget) -> Result<ResolvedRequest> {
+        self.totals = None;
+        let resolved = Assembly::new(self.config.plan(), budget, &self.subscriptions).assemble(&self.wishes)?;
+        let reasons = resolved.buckets.iter().map(|bucket| bucket.reasons.len()).sum();
+        self.totals = Some(Totals { buckets: resolved.buckets.len(), reasons });
+        Ok(resolved)
+    }
+
+    fn changes(&mut self, budget: &Budget) -> Result<ResolvedChanges> {
+        // Of each bucket whose finders have changed: who found it before and does not now, or the other way round.
+        let mut flipped: BTreeMap<BucketKey, BTreeSet<(usize, usize)>> = BTreeMap::new();
+        let mut moved = BTreeSet::new();
+        for (place, wish) in self.wishes.iter_mut().enumerate() {
+            let Some(stream) = self.config.plan().streams.get(wish.stream) else { continue };
+            for (number, (querier, finder)) in stream.queriers.iter().zip(&mut wish.finders).enumerate() {
+                let mut changes = finder.take_changes(budget);
+                moved.append(&mut changes.lookups);
+                if self.totals.is_some() {
+                    for parameters in changes.parameters {
+                        flipped.entry((querier.definition, parameters)).or_default().insert((place, number));
+                    }
+                }
+            }
+        }
+        let Some(totals) = self.totals else {
+            let resolved = self.whole(budget)?;
+            let lookups = self.lookups().cloned().collect::<BTreeSet<_>>().into_iter();
+            let lookups = lookups.map(|lookup| (lookup, true)).collect();
+            return Ok(ResolvedChanges {
+                buckets: resolved.buckets,
+                gone: Vec::new(),
+                lookups,
+                streams: resolved.streams,
+            });
+        };
+        let lookups = moved.into_iter().map(|lookup| {
+            let used = self.wishes.iter().flat_map(|wish| &wish.finders).any(|finder| finder.uses(&lookup));
+            (lookup, used)
+        });
+        let lookups = lookups.collect();
+        // Either the buckets one by one, each with all who may find it, or all together.
+        let steps = flipped.len().saturating_mul(self.wishes.len());
+        let found = match steps <= totals.buckets + totals.reasons {
+            true => self.one_by_one(&flipped, totals, budget),
+            false => None,
+        };
+        match found {
+            Some((totals, buckets, gone)) => {
+                self.totals = Some(totals);
+                let (streams, _) = describe(self.config.plan(), budget, &self.wishes);
+                Ok(ResolvedChanges { buckets, gone, lookups, streams })
+            }
+            None => {
+                let ResolvedRequest { buckets, streams } = self.whole(budget)?;
+                let mut gone = flipped;
+                let mut changed = Vec::new();
+                for bucket in buckets {
+                    if gone.remove(&(bucket.definition, bucket.parameters.clone())).is_some() {
+                        changed.push(bucket);
+                    }
+                }
+                Ok(ResolvedChanges { buckets: changed, gone: gone.into_keys().collect(), lookups, streams })
+            }
+        }
+    }
+
+    /// What each of these buckets is now, and how much it comes to; `None` if that is more than the request may have.
+    fn one_by_one(
+        &self,
+        flipped: &BTreeMap<BucketKey, BTreeSet<(usize, usize)>>,
+        mut totals: Totals,
+        budget: &Budget,
+    ) -> Option<(Totals, Vec<ResolvedBucket>, Vec<BucketKey>)> {
+        let (_, numbers) = describe(self.config.plan(), budget, &self.wishes);
+        let (mut buckets, mut gone) = (Vec::new(), Vec::new());
+        for (key, flipped) in flipped {
+            let (definition, parameters) = key;
+            let mut bucket = ResolvedBucket {
+                definition: *definition,
+                parameters: parameters.clone(),
+                priority: BucketPriority(u8::MAX),
+                reasons: Vec::new(),
+            };
+            let mut reasons_before = 0;
+            for (place, wish) in self.wishes.iter().enumerate() {
+                let Some(stream) = self.config.plan().streams.get(wish.stream) else { continue };
+                let (mut before, mut own) = (false, None);
+                for (number, (querier, finder)) in stream.queriers.iter().zip(&wish.finders).enumerate() {
+                    if querier.definition == *definition {
+                        let finds = finder.contains(parameters);
+                        before |= finds != flipped.contains(&(place, number));
+                        own = own.into_iter().chain(finds.then_some(querier.priority)).min();
+                    }
+                }
+                reasons_before += if before { wish.reason_count() } else { 0 };
+                let Some(own) = own else { continue };
+                for (priority, reason) in wish.reasons(numbers[place], &self.subscriptions) {
+                    bucket.priority = bucket.priority.min(priority.unwrap_or(own));
+                    bucket.reasons.push(reason);
+                }
+            }
+            totals.buckets = totals.buckets + usize::from(!bucket.reasons.is_empty()) - usize::from(reasons_before > 0);
+            totals.reasons = totals.reasons + bucket.reasons.len() - reasons_before;
+            if bucket.reasons.is_empty() {
+                gone.push(key.clone());
+            } else {
+                buckets.push(bucket);
+            }
+        }
+        let within = totals.buckets <= budget.buckets && totals.reasons <= budget.reasons;
+        within.then_some((totals, buckets, gone))
     }
 
     /// The rows of keys that were asked for, in their order.
@@ -177,16 +350,16 @@ impl RequestResolver {
         Ok(())
     }
 
-    /// The keys that the result depends on.
+    /// The keys that the result depends on; one may come several times.
     pub fn lookups(&self) -> impl Iterator<Item = &ConfigLookup> {
-        self.wishes.iter().flat_map(|wish| &wish.found).flatten().flat_map(|found| &found.used)
+        self.wishes.iter().flat_map(|wish| &wish.finders).flat_map(Finder::lookups)
     }
 
     /// Forgets what is not worth keeping, and above all what nobody depends on: nobody watches whether it changes. A querier
-    /// with a single lookup starts over when that one changes; of one with many, only what has changed is asked for again.
+    /// with a single lookup starts over when that one changes, and a chain keeps what it needs by itself; of any other, only
+    /// what has changed is asked for again.
     fn keep_answers(&mut self) {
-        let used = self.wishes.iter().flat_map(|wish| &wish.found).flatten().map(|found| &found.used);
-        let used = used.filter(|used| used.len() > 1);
+        let used = self.wishes.iter().flat_map(|wish| &wish.finders).filter_map(Finder::needed_again);
         // Mostly one querier has asked for all of them.
         if used.clone().any(|used| used.iter().eq(self.answers.keys())) {
             return;
@@ -200,27 +373,23 @@ impl RequestResolver {
     ///
     /// A resolution that was not [`Done`](ResolveStep::Done) starts over: nobody may have watched what it has asked for so far.
     pub fn invalidate(&mut self, changed: &BTreeSet<ConfigLookup>) -> bool {
-        self.forget(|used| changed.iter().filter(|lookup| used.contains(*lookup)).cloned().collect())
+        self.forget(Some(changed))
     }
 
     /// The same if any key may have changed.
     pub fn invalidate_all(&mut self) -> bool {
-        self.forget(Clone::clone)
+        self.forget(None)
     }
 
-    /// `changed` says which of the lookups that a querier used have changed.
-    fn forget(&mut self, changed: impl Fn(&BTreeSet<ConfigLookup>) -> BTreeSet<ConfigLookup>) -> bool {
-        let interrupted = self.wishes.iter().flat_map(|wish| &wish.found).any(Option::is_none);
+    /// `None` stands for all.
+    fn forget(&mut self, changed: Option<&BTreeSet<ConfigLookup>>) -> bool {
+        let finders = || self.wishes.iter().flat_map(|wish| &wish.finders);
+        let interrupted = finders().any(|finder| !finder.is_done());
         self.changed.clear();
         let mut any = interrupted;
-        for found in self.wishes.iter_mut().flat_map(|wish| &mut wish.found) {
-            let Some(known) = found else { continue };
-            let mut lookups = changed(&known.used);
-            if !lookups.is_empty() {
-                any = true;
-                *found = None;
-                self.changed.append(&mut lookups);
-            }
+        for finder in self.wishes.iter_mut().flat_map(|wish| &mut wish.finders) {
+            let changed = if finder.is_done() { changed } else { None };
+            any |= finder.forget(changed, &mut self.changed);
         }
         if interrupted {
             self.answers.clear();
@@ -236,23 +405,18 @@ impl RequestResolver {
         let Some(stream) = plan.streams.get(wish.stream) else { return Ok(()) };
         let subscription = wish.explicit.first().and_then(|index| self.subscriptions.get(*index));
         let values = Wish { identity: &self.identity, parameters: &self.parameters, subscription, budget };
-        for (querier, found) in stream.queriers.iter().zip(&mut wish.found).filter(|(_, found)| found.is_none()) {
-            let mut querying = Querying { querier, wish: values, answers: &self.answers, used: BTreeSet::new() };
-            let result = querying.parameters();
-            let used = querying.used;
-            match result {
-                Ok(parameters) => *found = Some(Found { parameters, failure: None, used }),
-                Err(Stop::Failure(failure)) if stream.kind == StreamKind::BucketDefinition => {
-                    return Err(Error::invalid(format!(
-                        "the bucket definition `{}` cannot be evaluated for this request: {}",
-                        stream.name, failure.message
-                    )));
-                }
-                Err(Stop::Failure(failure)) => {
-                    budget.spend(failure.message.len());
-                    *found = Some(Found { parameters: Vec::new(), failure: Some(failure.message), used });
-                }
-                Err(Stop::Missing(lookups)) => missing.extend(lookups),
+        let queriers = stream.queriers.iter().zip(&mut wish.finders);
+        for (querier, finder) in queriers.filter(|(_, finder)| !finder.is_done()) {
+            let failure = finder.advance(querier, values, &self.answers, missing)?;
+            if let Some(failure) = failure
+                && stream.kind == StreamKind::BucketDefinition
+            {
+                // So that it fails again if it is polled again.
+                *finder = Finder::New;
+                return Err(Error::invalid(format!(
+                    "the bucket definition `{}` cannot be evaluated for this request: {}",
+                    stream.name, failure.message
+                )));
             }
             if budget.is_spent() {
                 return Err(budget.exceeded(&stream.name, "the parameters of this request yield too much"));
@@ -267,113 +431,3 @@ impl RequestResolver {
 
 /// Lookups that a request may need at a time, for each bucket of its limit.
 const LOOKUPS_PER_BUCKET: usize = 10;
-
-/// Buckets with everything that leads to them.
-struct Assembly<'a> {
-    plan: &'a Plan,
-    budget: &'a Budget,
-    buckets: Vec<ResolvedBucket>,
-    /// How many queriers have found buckets of each definition. One alone finds no bucket twice.
-    finders: BTreeMap<usize, usize>,
-    /// Where the buckets are that several may find.
-    places: BTreeMap<(usize, ByteString), usize>,
-    reasons: usize,
-}
-
-impl<'a> Assembly<'a> {
-    fn new(plan: &'a Plan, budget: &'a Budget) -> Self {
-        let (finders, places) = (BTreeMap::new(), BTreeMap::new());
-        Self { plan, budget, buckets: Vec::new(), finders, places, reasons: 0 }
-    }
-
-    fn assemble(mut self, resolver: &RequestResolver) -> Result<ResolvedRequest> {
-        let mut streams: Vec<ResolvedStream> = Vec::new();
-        let mut numbers: BTreeMap<usize, usize> = BTreeMap::new();
-        for wish in &resolver.wishes {
-            let queriers = self.plan.streams.get(wish.stream).map(|stream| stream.queriers.as_slice());
-            queriers
-                .into_iter()
-                .flatten()
-                .for_each(|querier| *self.finders.entry(querier.definition).or_default() += 1);
-        }
-        for wish in &resolver.wishes {
-            let Some(stream) = self.plan.streams.get(wish.stream) else { continue };
-            let number = *numbers.entry(wish.stream).or_insert_with(|| {
-                let (name, is_default) = (Arc::clone(&stream.name), stream.auto_subscribe);
-                streams.push(ResolvedStream { name, is_default, errors: Vec::new() });
-                streams.len() - 1
-            });
-            let places = self.places(stream, wish)?;
-            let mut failures: Vec<_> =
-                wish.found.iter().flatten().filter_map(|found| found.failure.as_deref()).collect();
-            failures.dedup();
-            let failure = (!failures.is_empty()).then(|| failures.join("; "));
-            let automatic = wish.automatic.then_some((None, Reason::Default(number), SubscriptionRef::Default));
-            let explicit = wish.explicit.iter().map(|index| {
-                let own = resolver.subscriptions.get(*index).and_then(|subscription| subscription.override_priority);
-                (own, Reason::Subscription(*index), SubscriptionRef::Explicit(*index))
-            });
-            for (priority, reason, of) in automatic.into_iter().chain(explicit) {
-                self.add(stream, &places, priority, reason)?;
-                if let Some(failure) = &failure {
-                    streams[number].errors.push((of, failure.clone()));
-                }
-            }
-        }
-        Ok(ResolvedRequest { buckets: self.buckets, streams })
-    }
-
-    /// The places of the buckets of a wish in the list, each once, with the priorities that the config gives them.
-    fn places(&mut self, stream: &Stream, wish: &StreamWish) -> Result<Vec<(usize, BucketPriority)>> {
-        let mut places = Vec::new();
-        for (querier, found) in stream.queriers.iter().zip(&wish.found) {
-            let alone = self.finders.get(&querier.definition) == Some(&1);
-            for parameters in found.iter().flat_map(|found| &found.parameters) {
-                let next = self.buckets.len();
-                if !alone {
-                    match self.places.entry((querier.definition, parameters.clone())) {
-                        Entry::Occupied(known) => {
-                            places.push((*known.get(), querier.priority));
-                            continue;
-                        }
-                        Entry::Vacant(new) => drop(new.insert(next)),
-                    }
-                }
-                if next == self.budget.buckets {
-                    return Err(self.budget.exceeded(&stream.name, "this user's streams yield too many buckets"));
-                }
-                self.buckets.push(ResolvedBucket {
-                    definition: querier.definition,
-                    parameters: parameters.clone(),
-                    priority: BucketPriority(u8::MAX),
-                    reasons: Vec::new(),
-                });
-                places.push((next, querier.priority));
-            }
-        }
-        places.sort_unstable();
-        // The smallest priority of each comes first.
-        places.dedup_by_key(|(place, _)| *place);
-        Ok(places)
-    }
-
-    /// Adds a reason to buckets; `priority` replaces that of the config.
-    fn add(
-        &mut self,
-        stream: &Stream,
-        places: &[(usize, BucketPriority)],
-        priority: Option<BucketPriority>,
-        reason: Reason,
-    ) -> Result<()> {
-        self.reasons = self.reasons.saturating_add(places.len());
-        if self.reasons > self.budget.reasons {
-            return Err(self.budget.exceeded(&stream.name, "this user's subscriptions lead to too many buckets"));
-        }
-        for (place, own) in places {
-            let bucket = &mut self.buckets[*place];
-            bucket.priority = bucket.priority.min(priority.unwrap_or(*own));
-            bucket.reasons.push(reason);
-        }
-        Ok(())
-    }
-}

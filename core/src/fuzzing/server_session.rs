@@ -85,7 +85,7 @@ struct Run {
     changed: BTreeSet<BucketId>,
     checkpoint: OpId,
     write_checkpoint: Option<WriteCheckpoint>,
-    resolved: Option<Arc<ResolvedStreams>>,
+    resolved: Option<ResolvedStreams>,
     asked: Option<ServerCommand>,
     /// A read has said that no checkpoint below may be completed.
     superseded: OpId,
@@ -137,7 +137,7 @@ impl Run {
             changed: BTreeSet::new(),
             checkpoint: OpId::ZERO,
             write_checkpoint: None,
-            resolved: Some(Arc::new(ResolvedStreams { buckets: wanted, streams: Vec::new() })),
+            resolved: Some(ResolvedStreams { buckets: wanted, ..ResolvedStreams::default() }),
             asked: None,
             superseded: OpId::ZERO,
             line_operations: limits.line_operations,

@@ -380,7 +380,7 @@ impl StreamDriver {
     /// are known.
     fn resolve(&mut self, checkpoint: Checkpoint, touched: Touched) -> Result<()> {
         let resolver = self.resolver.as_mut().ok_or_else(|| Error::internal("a stream without a request"))?;
-        match resolver.step(&self.client)? {
+        match resolver.step()? {
             Resolved::Asks(keys) => {
                 let asked = self.look_up(checkpoint.op_id, keys);
                 self.resolving = Some(Box::new(Resolving { checkpoint, touched, asked }));
@@ -390,13 +390,13 @@ impl StreamDriver {
                 if !resolver.is_dynamic() {
                     self.resolver = None;
                 }
-                self.membership.set_interest(interest);
+                self.membership.set_interest(interest, &self.client);
                 self.tell_resolved(checkpoint, touched, streams)
             }
         }
     }
 
-    fn tell_resolved(&mut self, checkpoint: Checkpoint, touched: Touched, streams: Arc<ResolvedStreams>) -> Result<()> {
+    fn tell_resolved(&mut self, checkpoint: Checkpoint, touched: Touched, streams: ResolvedStreams) -> Result<()> {
         let resolved = Some(streams);
         self.tell(ServerEvent::Checkpoint(CheckpointUpdate { checkpoint, touched, resolved }))
     }

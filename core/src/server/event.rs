@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::ops::Range;
-use std::sync::Arc;
 
 use bytestring::ByteString;
 
@@ -22,17 +21,33 @@ pub struct CheckpointUpdate {
     pub checkpoint: Checkpoint,
     /// What changed for this session since the update before.
     pub touched: Touched,
-    /// The buckets that the request yields at this checkpoint, if they were resolved anew.
-    pub resolved: Option<Arc<ResolvedStreams>>,
+    /// What has changed of the buckets that the request yields, if it was resolved anew.
+    pub resolved: Option<ResolvedStreams>,
 }
 
-/// The buckets and streams that a request yields.
+/// The buckets and streams that a request yields: at first all, then what differs.
 #[derive(Debug, Clone, Default)]
 pub struct ResolvedStreams {
-    /// The buckets, without duplicates.
+    /// Buckets that are new, or that have another priority or other reasons; each once.
     pub buckets: Vec<WantedBucket>,
-    /// The streams that the client is subscribed to.
+    /// Buckets that have gone.
+    pub gone: BTreeSet<BucketId>,
+    /// All streams that the client is subscribed to.
     pub streams: Vec<StreamDescription>,
+}
+
+impl ResolvedStreams {
+    /// Both as one; `other` is the later one.
+    pub(super) fn merge(&mut self, other: Self) {
+        let Self { buckets, gone, streams } = other;
+        let mut replaced: BTreeSet<BucketId> = buckets.iter().map(|bucket| bucket.id.clone()).collect();
+        self.gone.retain(|id| !replaced.contains(id));
+        replaced.extend(gone.iter().cloned());
+        self.buckets.retain(|bucket| !replaced.contains(&bucket.id));
+        self.buckets.extend(buckets);
+        self.gone.extend(gone);
+        self.streams = streams;
+    }
 }
 
 /// What changed for one session.

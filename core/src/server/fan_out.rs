@@ -14,7 +14,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use futures::stream::BoxStream;
 
 use super::event::Touched;
-use super::interest::Interest;
+use super::interest::{Interest, InterestChange};
 use crate::bucket::BucketId;
 use crate::bucket_store::BucketStore;
 use crate::checkpoint::{ChangeSet, Changes, Checkpoint, LookupKey, Published};
@@ -283,45 +283,50 @@ fn remove_from<K: Ord>(index: &mut BTreeMap<K, BTreeSet<u64>>, key: &K, number: 
     }
 }
 
+/// What of a change has come, or has gone.
+fn chosen<K>(change: &[(K, bool)], come: bool) -> impl Iterator<Item = &K> {
+    change.iter().filter(move |(_, is_in)| *is_in == come).map(|(key, _)| key)
+}
+
 /// A member's place in the hub; dropping it leaves.
 pub(super) struct Membership {
     hub: Arc<FanOut>,
     number: u64,
     /// `None` until it has said what concerns it: everything, so far.
-    interest: Option<Interest>,
+    interest: Option<(Interest, ClientKey)>,
 }
 
 impl Membership {
-    /// From now on only checkpoints that touch these concern it. What it has not taken yet stays noted.
-    pub(super) fn set_interest(&mut self, interest: Interest) {
-        let before = self.interest.take();
+    /// From now on only checkpoints that touch its interest concern it, which has changed by this. What it has not taken yet
+    /// stays noted.
+    pub(super) fn set_interest(&mut self, mut change: InterestChange, client: &ClientKey) {
+        let mut interest = self.interest.take().map_or_else(Interest::default, |(interest, _)| interest);
+        interest.apply(&mut change);
+        let InterestChange { buckets, lookups } = change;
         // It is undecided until all that is new is entered, so that nothing falls in between.
-        let (buckets, lookups) = interest.beyond(before.as_ref());
-        self.change(|state| &mut state.by_bucket, &buckets, add_to);
-        self.change(|state| &mut state.by_lookup, &lookups, add_to);
+        self.change(|state| &mut state.by_bucket, chosen(&buckets, true), add_to);
+        self.change(|state| &mut state.by_lookup, chosen(&lookups, true), add_to);
         let mut state = lock(&self.hub.state);
-        add_to(&mut state.by_client, &interest.client, self.number);
+        add_to(&mut state.by_client, client, self.number);
         state.undecided.remove(&self.number);
         drop(state);
-        if let Some(before) = &before {
-            let (buckets, lookups) = before.beyond(Some(&interest));
-            self.change(|state| &mut state.by_bucket, &buckets, remove_from);
-            self.change(|state| &mut state.by_lookup, &lookups, remove_from);
-        }
-        self.interest = Some(interest);
+        self.change(|state| &mut state.by_bucket, chosen(&buckets, false), remove_from);
+        self.change(|state| &mut state.by_lookup, chosen(&lookups, false), remove_from);
+        self.interest = Some((interest, client.clone()));
     }
 
     /// Changes an index of the hub, with room for others in between.
-    fn change<K>(
+    fn change<'a, K: 'a>(
         &self,
         index: impl Fn(&mut State) -> &mut BTreeMap<K, BTreeSet<u64>>,
-        keys: &[&K],
+        keys: impl Iterator<Item = &'a K>,
         change: impl Fn(&mut BTreeMap<K, BTreeSet<u64>>, &K, u64),
     ) {
-        for slice in keys.chunks(SLICE) {
+        let mut keys = keys.peekable();
+        while keys.peek().is_some() {
             let mut state = lock(&self.hub.state);
             let index = index(&mut state);
-            slice.iter().for_each(|key| change(index, key, self.number));
+            keys.by_ref().take(SLICE).for_each(|key| change(index, key, self.number));
         }
     }
 
@@ -355,14 +360,13 @@ impl Membership {
 impl Drop for Membership {
     fn drop(&mut self) {
         let interest = self.interest.take();
-        if let Some(interest) = &interest {
-            let (buckets, lookups) = interest.beyond(None);
-            self.change(|state| &mut state.by_bucket, &buckets, remove_from);
-            self.change(|state| &mut state.by_lookup, &lookups, remove_from);
+        if let Some((interest, _)) = &interest {
+            self.change(|state| &mut state.by_bucket, interest.buckets.iter(), remove_from);
+            self.change(|state| &mut state.by_lookup, interest.lookups.iter(), remove_from);
         }
         let mut state = lock(&self.hub.state);
-        if let Some(interest) = &interest {
-            remove_from(&mut state.by_client, &interest.client, self.number);
+        if let Some((_, client)) = &interest {
+            remove_from(&mut state.by_client, client, self.number);
         }
         state.undecided.remove(&self.number);
         state.members.remove(&self.number);

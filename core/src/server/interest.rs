@@ -1,53 +1,58 @@
 //! What concerns a stream: the buckets that it sends, what they were found by, and its client's write checkpoint.
 
+use std::collections::BTreeSet;
+
 use crate::bucket::BucketId;
 use crate::checkpoint::LookupKey;
-use crate::write_checkpoint::ClientKey;
 
 /// What concerns a member of the hub.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Interest {
-    /// Sorted, each once.
-    pub(super) buckets: Vec<BucketId>,
-    /// What the buckets were found by: sorted, each once.
-    pub(super) lookups: Vec<LookupKey>,
-    pub(super) client: ClientKey,
+    pub(super) buckets: BTreeSet<BucketId>,
+    /// What the buckets were found by.
+    pub(super) lookups: BTreeSet<LookupKey>,
+}
+
+/// How it changes.
+#[derive(Debug, Default)]
+pub(super) struct InterestChange {
+    /// Buckets, and whether they concern it now.
+    pub(super) buckets: Vec<(BucketId, bool)>,
+    /// The same of lookups.
+    pub(super) lookups: Vec<(LookupKey, bool)>,
 }
 
 impl Interest {
-    pub(super) fn new(mut buckets: Vec<BucketId>, mut lookups: Vec<LookupKey>, client: ClientKey) -> Self {
-        buckets.sort_unstable();
-        buckets.dedup();
-        lookups.sort_unstable();
-        lookups.dedup();
-        Self { buckets, lookups, client }
-    }
-
-    /// The buckets and lookups of this one that the other does not have.
-    pub(super) fn beyond<'a>(&'a self, other: Option<&Self>) -> (Vec<&'a BucketId>, Vec<&'a LookupKey>) {
-        let (buckets, lookups) = other.map_or((&[][..], &[][..]), |other| (&other.buckets, &other.lookups));
-        (difference(&self.buckets, buckets), difference(&self.lookups, lookups))
+    /// Takes a change; what is left of it is what was not so before.
+    pub(super) fn apply(&mut self, change: &mut InterestChange) {
+        change.buckets.retain(|(bucket, concerns)| set(&mut self.buckets, bucket, *concerns));
+        change.lookups.retain(|(lookup, concerns)| set(&mut self.lookups, lookup, *concerns));
     }
 }
 
-/// What is in one sorted list and not in another.
-fn difference<'a, T: Ord>(one: &'a [T], other: &[T]) -> Vec<&'a T> {
-    let mut rest = other.iter().peekable();
-    let is_new = |item: &&T| {
-        while rest.next_if(|known| *known < *item).is_some() {}
-        rest.next_if(|known| *known == *item).is_none()
-    };
-    one.iter().filter(is_new).collect()
+/// Puts an item in or takes it out; whether that changes anything.
+fn set<T: Ord + Clone>(items: &mut BTreeSet<T>, item: &T, is_in: bool) -> bool {
+    if is_in { items.insert(item.clone()) } else { items.remove(item) }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::difference;
+    use super::*;
+    use crate::bucket::DefinitionId;
 
     #[test]
-    fn the_difference_of_sorted_lists() {
-        assert_eq!(difference(&[1, 2, 4, 7], &[0, 2, 3, 7, 9]), [&1, &4]);
-        assert_eq!(difference(&[1, 2], &[]), [&1, &2]);
-        assert_eq!(difference(&[], &[1]), [&0; 0]);
+    fn what_was_so_before_is_no_change() {
+        let bucket = |parameters| BucketId { definition: DefinitionId(1), parameters };
+        let one = |is_in| InterestChange {
+            buckets: vec![(bucket("[1]".into()), true), (bucket("[2]".into()), is_in)],
+            lookups: Vec::new(),
+        };
+        let mut interest = Interest::default();
+        let (mut first, mut second) = (one(true), one(false));
+        interest.apply(&mut first);
+        assert_eq!(first.buckets.len(), 2);
+        interest.apply(&mut second);
+        assert_eq!(second.buckets, [(bucket("[2]".into()), false)]);
+        assert_eq!(interest.buckets, [bucket("[1]".into())].into());
     }
 }

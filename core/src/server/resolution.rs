@@ -6,18 +6,17 @@
 use std::sync::Arc;
 
 use super::event::{ResolvedStreams, Touched};
-use super::interest::Interest;
+use super::interest::InterestChange;
 use super::wanted::WantedBucket;
 use crate::bucket::{BucketId, BucketPriority, DefinitionId, Generation};
 use crate::checkpoint::{Checkpoint, DeployedConfig, LookupKey, LookupRows};
 use crate::config::{
-    ConfigLookup, ConfigRequest, Reason, RequestResolver, ResolveStep, ResolvedRequest, StreamSubscription,
+    ConfigLookup, ConfigRequest, Reason, RequestResolver, ResolveStep, ResolvedChanges, StreamSubscription,
     SubscriptionRef, SyncConfig,
 };
 use crate::error::{Error, Result};
 use crate::identity::Identity;
 use crate::protocol::{StreamDescription, StreamError, SubscriptionReason, SyncRequest};
-use crate::write_checkpoint::ClientKey;
 
 /// The request of a stream, with the numbers that the store gave to what its config names.
 #[derive(Debug)]
@@ -37,8 +36,8 @@ pub(super) enum Resolved {
     /// The rows of these keys, at the checkpoint that it is for.
     Asks(Vec<LookupKey>),
     Done {
-        streams: Arc<ResolvedStreams>,
-        interest: Interest,
+        streams: ResolvedStreams,
+        interest: InterestChange,
     },
 }
 
@@ -98,20 +97,21 @@ impl StreamResolver {
         Some(ConfigLookup { index, values: key.values.clone() })
     }
 
-    /// What is needed next, or what it comes to.
-    pub(super) fn step(&mut self, client: &ClientKey) -> Result<Resolved> {
-        match self.resolver.poll()? {
+    /// What is needed next, or what it comes to: at first everything, then what differs from the last time.
+    pub(super) fn step(&mut self) -> Result<Resolved> {
+        match self.resolver.poll_changes()? {
             ResolveStep::Lookups(wanted) => {
                 let keys = wanted.iter().map(|lookup| self.key(lookup)).collect::<Result<_>>()?;
                 self.asked = wanted;
                 Ok(Resolved::Asks(keys))
             }
-            ResolveStep::Done(resolved) => {
-                let lookups = self.resolver.lookups().map(|lookup| self.key(lookup)).collect::<Result<Vec<_>>>()?;
-                let streams = self.streams(resolved)?;
-                let buckets = streams.buckets.iter().map(|bucket| bucket.id.clone()).collect();
-                let interest = Interest::new(buckets, lookups, client.clone());
-                Ok(Resolved::Done { streams: Arc::new(streams), interest })
+            ResolveStep::Done(changes) => {
+                let lookups = changes.lookups.iter().map(|(lookup, is_used)| Ok((self.key(lookup)?, *is_used)));
+                let lookups = lookups.collect::<Result<Vec<_>>>()?;
+                let streams = self.streams(changes)?;
+                let come = streams.buckets.iter().map(|bucket| (bucket.id.clone(), true));
+                let buckets = come.chain(streams.gone.iter().map(|id| (id.clone(), false))).collect();
+                Ok(Resolved::Done { streams, interest: InterestChange { buckets, lookups } })
             }
         }
     }
@@ -131,7 +131,7 @@ impl StreamResolver {
         definition.ok_or_else(|| Error::internal("the deployed config has fewer definitions than its text"))
     }
 
-    fn streams(&self, resolved: ResolvedRequest) -> Result<ResolvedStreams> {
+    fn streams(&self, resolved: ResolvedChanges) -> Result<ResolvedStreams> {
         let number = |index: usize| u32::try_from(index).unwrap_or(u32::MAX);
         let reason = |reason: &Reason| match *reason {
             Reason::Default(index) => SubscriptionReason::Default(number(index)),
@@ -144,6 +144,11 @@ impl StreamResolver {
             let reasons = bucket.reasons.iter().map(reason).collect();
             buckets.push(WantedBucket { id, name, priority: bucket.priority, reasons });
         }
+        let gone = resolved
+            .gone
+            .into_iter()
+            .map(|(definition, parameters)| Ok(BucketId { definition: self.deployed_id(definition)?, parameters }));
+        let gone = gone.collect::<Result<_>>()?;
         let streams = resolved.streams.into_iter().map(|stream| StreamDescription {
             name: stream.name.to_string(),
             is_default: stream.is_default,
@@ -159,6 +164,6 @@ impl StreamResolver {
                 })
                 .collect(),
         });
-        Ok(ResolvedStreams { buckets, streams: streams.collect() })
+        Ok(ResolvedStreams { buckets, gone, streams: streams.collect() })
     }
 }

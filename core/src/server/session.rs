@@ -234,8 +234,15 @@ impl ServerSession {
                     waiting.checkpoint = update.checkpoint;
                     waiting.touched.merge(update.touched);
                     if let Some(resolved) = update.resolved {
-                        waiting.touched.merge(Touched::buckets(new_buckets(waiting.resolved.as_deref(), &resolved)));
-                        waiting.resolved = Some(resolved);
+                        match &mut waiting.resolved {
+                            None => waiting.resolved = Some(resolved),
+                            Some(before) => {
+                                // One may have gone and come back: what happened to it meanwhile was not heard of.
+                                let come = resolved.buckets.iter().filter(|bucket| before.gone.contains(&bucket.id));
+                                waiting.touched.merge(Touched::buckets(come.map(|bucket| bucket.id.clone()).collect()));
+                                before.merge(resolved);
+                            }
+                        }
                     }
                 }
             },
@@ -254,15 +261,15 @@ impl ServerSession {
     /// Starts on a checkpoint: finds out what to describe.
     fn begin(&mut self, update: CheckpointUpdate) {
         let CheckpointUpdate { checkpoint, touched, resolved } = update;
+        if let Some(resolved) = resolved {
+            self.adopt(resolved);
+        }
         if checkpoint.op_id < self.required {
             // It was told before compaction took something; the one that shows what took its place is told as well.
             self.undescribed = true;
             return;
         }
         let touched = if std::mem::take(&mut self.undescribed) { Touched::Unknown } else { touched };
-        if let Some(resolved) = resolved {
-            self.adopt(Arc::unwrap_or_clone(resolved));
-        }
         let asked = self.buckets.to_describe(&touched);
         let write_checkpoint = match &touched {
             Touched::Unknown => true,
@@ -278,7 +285,7 @@ impl ServerSession {
     }
 
     fn adopt(&mut self, resolved: ResolvedStreams) {
-        self.buckets.adopt(resolved.buckets, &self.positions, !self.first_line_sent);
+        self.buckets.adopt(resolved.buckets, &resolved.gone, &self.positions, !self.first_line_sent);
         self.streams = resolved.streams;
     }
 
@@ -416,13 +423,6 @@ impl ServerSession {
         }
         self.go_on()
     }
-}
-
-/// The buckets that a resolution has and the one before it had not: what happened to them meanwhile was not heard of.
-fn new_buckets(before: Option<&ResolvedStreams>, now: &ResolvedStreams) -> BTreeSet<BucketId> {
-    let Some(before) = before else { return BTreeSet::new() };
-    let known: BTreeSet<&BucketId> = before.buckets.iter().map(|bucket| &bucket.id).collect();
-    now.buckets.iter().map(|bucket| &bucket.id).filter(|id| !known.contains(id)).cloned().collect()
 }
 
 /// The operations of an answer as lines of at most `limit` operations.

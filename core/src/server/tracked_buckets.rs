@@ -1,6 +1,7 @@
 //! The buckets of one stream: which the client was told of, and what of them is still to be sent.
 //!
-//! A checkpoint costs what it touches: nothing here but [`adopt`](TrackedBuckets::adopt) goes through all buckets.
+//! A checkpoint costs what it touches, in content and in rights: nothing here goes through all buckets but the first line, and
+//! what is done for a checkpoint of which it is not known what it touches.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,12 +18,11 @@ use crate::protocol::BucketDescription;
 /// Buckets asked for at once.
 const BUCKETS_PER_READ: usize = 16;
 
-/// All buckets of a stream, known by their places.
+/// All buckets of a stream, known by their places: these stay until the next [`adopt`](TrackedBuckets::adopt).
 #[derive(Debug, Default)]
 pub(super) struct TrackedBuckets {
     all: Vec<TrackedBucket>,
-    /// The places, in the order of the ids.
-    by_id: Vec<usize>,
+    by_id: BTreeMap<BucketId, usize>,
     /// Places of those of which no line has said yet what they are now.
     untold: BTreeSet<usize>,
     /// Places of those of which operations between what was sent and the checkpoint may be missing, the most urgent first.
@@ -32,38 +32,78 @@ pub(super) struct TrackedBuckets {
 }
 
 impl TrackedBuckets {
-    /// Takes what a request yields now. `positions` says where the client stands before the `first_line`.
+    /// Takes how what a request yields has changed. `positions` says where the client stands before the `first_line`.
     pub(super) fn adopt(
         &mut self,
-        wanted: Vec<WantedBucket>,
+        come: Vec<WantedBucket>,
+        gone: &BTreeSet<BucketId>,
         positions: &BTreeMap<ByteString, OpId>,
         first_line: bool,
     ) {
-        let known: Vec<Option<usize>> = wanted.iter().map(|wanted| self.place(&wanted.id)).collect();
-        let mut before: Vec<Option<TrackedBucket>> = std::mem::take(&mut self.all).into_iter().map(Some).collect();
-        self.all.reserve_exact(wanted.len());
-        for (wanted, known) in wanted.into_iter().zip(known) {
-            let tracked = known.and_then(|place| before[place].take()).or_else(|| self.dropped.remove(&wanted.id));
-            self.all.push(match tracked {
+        for id in gone {
+            let Some(bucket) = self.take(id) else { continue };
+            // The first line names all buckets that the client keeps; later ones say which have gone.
+            if bucket.known && !first_line {
+                // What happens to it now is not heard of: if it comes back it is looked at again.
+                self.dropped.insert(id.clone(), TrackedBucket { told: false, ..bucket });
+            }
+        }
+        self.all.reserve(come.len());
+        for wanted in come {
+            if let Some(&place) = self.by_id.get(&wanted.id) {
                 // With another priority or reason it is told of again.
-                Some(tracked) => TrackedBucket { told: tracked.told && tracked.wanted == wanted, wanted, ..tracked },
+                let bucket = &mut self.all[place];
+                if bucket.wanted != wanted {
+                    let key = (bucket.wanted.priority, place);
+                    (bucket.told, bucket.wanted) = (false, wanted);
+                    if self.unfinished.remove(&key) {
+                        self.unfinished.insert((bucket.wanted.priority, place));
+                    }
+                    self.untold.insert(place);
+                }
+                continue;
+            }
+            let bucket = match self.dropped.remove(&wanted.id) {
+                Some(bucket) => TrackedBucket { wanted, ..bucket },
                 None => {
                     let after = positions.get(&wanted.name).copied().unwrap_or_default();
                     TrackedBucket::new(wanted, after)
                 }
-            });
+            };
+            self.put(bucket);
         }
-        // The first line names all buckets that the client keeps; later ones say which have gone.
-        let gone = before.into_iter().flatten().filter(|bucket| bucket.known && !first_line);
-        // What happens to it now is not heard of: if it comes back it is looked at again.
-        self.dropped.extend(gone.map(|bucket| (bucket.wanted.id.clone(), TrackedBucket { told: false, ..bucket })));
+    }
 
-        let places = self.all.iter().enumerate();
-        self.untold = places.clone().filter(|(_, bucket)| !bucket.told).map(|(place, _)| place).collect();
-        let unfinished = places.filter(|(_, bucket)| bucket.unfinished);
-        self.unfinished = unfinished.map(|(place, bucket)| (bucket.wanted.priority, place)).collect();
-        self.by_id = (0..self.all.len()).collect();
-        self.by_id.sort_by(|one, other| self.all[*one].wanted.id.cmp(&self.all[*other].wanted.id));
+    fn put(&mut self, bucket: TrackedBucket) {
+        let place = self.all.len();
+        self.by_id.insert(bucket.wanted.id.clone(), place);
+        self.enter(place, &bucket);
+        self.all.push(bucket);
+    }
+
+    /// Takes a bucket out; the last one moves to its place.
+    fn take(&mut self, id: &BucketId) -> Option<TrackedBucket> {
+        let place = self.by_id.remove(id)?;
+        let last = self.all.len() - 1;
+        for place in [place, last] {
+            self.untold.remove(&place);
+            self.unfinished.remove(&(self.all[place].wanted.priority, place));
+        }
+        let bucket = self.all.swap_remove(place);
+        if let Some(moved) = self.all.get(place).cloned() {
+            self.by_id.insert(moved.wanted.id.clone(), place);
+            self.enter(place, &moved);
+        }
+        Some(bucket)
+    }
+
+    fn enter(&mut self, place: usize, bucket: &TrackedBucket) {
+        if !bucket.told {
+            self.untold.insert(place);
+        }
+        if bucket.unfinished {
+            self.unfinished.insert((bucket.wanted.priority, place));
+        }
     }
 
     pub(super) fn get(&self, place: usize) -> &TrackedBucket {
@@ -84,8 +124,7 @@ impl TrackedBuckets {
     }
 
     fn place(&self, id: &BucketId) -> Option<usize> {
-        let found = self.by_id.binary_search_by(|place| self.all[*place].wanted.id.cmp(id));
-        found.ok().map(|at| self.by_id[at])
+        self.by_id.get(id).copied()
     }
 
     /// Takes the sum of a bucket at a checkpoint; whether the client must be told.

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use syncline_core::{
-    ByteString, ConfigLookup, ConfigRequest, Evaluation, LookupRows, RequestResolver, ResolveStep, ResolvedRequest,
-    SourceTable, SyncConfig, TableEvaluator, Value,
+    ByteString, ConfigLookup, ConfigRequest, Evaluation, LookupRows, RequestResolver, ResolveStep, ResolvedBucket,
+    ResolvedRequest, ResolvedStream, SourceTable, SyncConfig, TableEvaluator, Value,
 };
 
 /// A bucket: index of its definition, and its parameters.
@@ -102,7 +102,12 @@ impl<'a> Engine<'a> {
         let resolve = || self.config.resolve_with(request, |key| self.answer(key)).ok();
         let resolved = resolve();
         assert_eq!(resolved, resolve(), "the same request has the same answer");
-        resolved
+        resolved.map(|mut resolved| {
+            resolved
+                .buckets
+                .sort_by(|one, other| (one.definition, &one.parameters).cmp(&(other.definition, &other.parameters)));
+            resolved
+        })
     }
 
     /// Every row of these buckets.
@@ -120,17 +125,25 @@ struct Standing {
     lookups: BTreeMap<ConfigLookup, Vec<ByteString>>,
 }
 
-/// A request that is held while rows change, as a connected client's is.
+/// A request that is held while rows change, as a connected client's is: it learns what differs.
 #[derive(Debug)]
 pub(crate) struct Connection {
     resolver: RequestResolver,
-    resolved: Option<ResolvedRequest>,
+    /// What it was told so far; `None` if the request fails as a whole.
+    held: Option<Held>,
     stale: bool,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    buckets: BTreeMap<(usize, ByteString), ResolvedBucket>,
+    lookups: BTreeSet<ConfigLookup>,
+    streams: Vec<ResolvedStream>,
 }
 
 impl Connection {
     pub(crate) fn new(engine: &Engine<'_>, request: &ConfigRequest<'_>) -> Self {
-        Self { resolver: engine.config.resolver(request, usize::MAX), resolved: None, stale: true }
+        Self { resolver: engine.config.resolver(request, usize::MAX), held: None, stale: true }
     }
 
     /// Rows of these keys may be others.
@@ -142,20 +155,39 @@ impl Connection {
     pub(crate) fn resolve(&mut self, engine: &Engine<'_>) -> (Option<ResolvedRequest>, bool) {
         let again = std::mem::take(&mut self.stale);
         if again {
-            self.resolved = self.find(engine);
+            self.held = self.find(engine);
         }
-        (self.resolved.clone(), again)
+        let resolved = self.held.as_ref().map(|held| ResolvedRequest {
+            buckets: held.buckets.values().cloned().collect(),
+            streams: held.streams.clone(),
+        });
+        (resolved, again)
     }
-    /// `None` if the request fails as a whole.
-    fn find(&mut self, engine: &Engine<'_>) -> Option<ResolvedRequest> {
-        loop {
-            match self.resolver.poll().ok()? {
+
+    /// What is held now; `None` if the request fails as a whole.
+    fn find(&mut self, engine: &Engine<'_>) -> Option<Held> {
+        let mut held = self.held.take().unwrap_or_default();
+        let changes = loop {
+            match self.resolver.poll_changes().ok()? {
                 ResolveStep::Lookups(wanted) => {
                     let answers = wanted.iter().map(|key| engine.answer(key)).collect();
                     self.resolver.answer(wanted, answers).unwrap();
                 }
-                ResolveStep::Done(resolved) => return Some(resolved),
+                ResolveStep::Done(changes) => break changes,
             }
+        };
+        for bucket in changes.buckets {
+            held.buckets.insert((bucket.definition, bucket.parameters.clone()), bucket);
         }
+        for gone in changes.gone {
+            assert!(held.buckets.remove(&gone).is_some(), "{gone:?} has gone, which was not there");
+        }
+        for (lookup, is_used) in changes.lookups {
+            let _ = if is_used { held.lookups.insert(lookup) } else { held.lookups.remove(&lookup) };
+        }
+        held.streams = changes.streams;
+        let used: BTreeSet<_> = self.resolver.lookups().cloned().collect();
+        assert_eq!(held.lookups, used, "what it depends on");
+        Some(held)
     }
 }

@@ -58,7 +58,7 @@ impl Follower {
     fn join(hub: &Arc<FanOut>, bucket_number: usize, latest: OpId) -> Self {
         let mut membership = hub.join();
         let client = ClientKey(bucket_number.to_string().into());
-        membership.set_interest(Interest::new(vec![bucket(bucket_number)], Vec::new(), client));
+        membership.set_interest(interest(&[bucket_number]), &client);
         let membership = Arc::new(membership);
         let woken = Arc::new(Flag(AtomicBool::new(true)));
         Self { bucket: bucket_number, membership, waiting: None, woken, seen: OpId::ZERO, due: latest }
@@ -175,8 +175,14 @@ fn a_member_that_is_woken_and_goes_wakes_another_one() {
     assert_eq!((followers.len(), followers[0].seen), (1, due));
 }
 
-fn interest(buckets: &[usize]) -> Interest {
-    Interest::new(buckets.iter().map(|number| bucket(*number)).collect(), Vec::new(), ClientKey("c".into()))
+/// The buckets with these numbers, and no others.
+fn interest(buckets: &[usize]) -> InterestChange {
+    let buckets = (0..8).map(|number| (bucket(number), buckets.contains(&number))).collect();
+    InterestChange { buckets, lookups: Vec::new() }
+}
+
+fn client() -> ClientKey {
+    ClientKey("c".into())
 }
 
 /// What a member is told now: of which checkpoint, and of which buckets; `None` are all.
@@ -195,7 +201,7 @@ fn a_checkpoint_between_a_notice_and_its_resolution_concerns_the_member() {
     let store = store();
     let hub = Arc::new(FanOut::new(Arc::new(store.clone())));
     let (mut member, other) = (hub.join(), hub.join());
-    member.set_interest(interest(&[0]));
+    member.set_interest(interest(&[0]), &client());
     told(&member);
     let first = publish(&store, &[0], None);
     assert_eq!(told(&member), Some((first, Some([bucket(0)].into()))));
@@ -218,9 +224,9 @@ fn another_interest_is_told_of_what_is_new_in_it_and_not_of_what_left_it() {
     let store = store();
     let hub = Arc::new(FanOut::new(Arc::new(store.clone())));
     let mut member = hub.join();
-    member.set_interest(interest(&[0, 1]));
+    member.set_interest(interest(&[0, 1]), &client());
     told(&member);
-    member.set_interest(interest(&[1, 2, 4]));
+    member.set_interest(interest(&[1, 2, 4]), &client());
     publish(&store, &[0], None);
     assert_eq!(told(&member), None);
     for number in [1, 2, 4] {
