@@ -14,7 +14,7 @@ use syncline_core::{ConfigRequest, SourceColumn, SourceTable, SyncConfig, TableI
 use super::configs::{self, COLUMNS};
 use super::engine::{Connection, Engine, Key};
 use super::users::{self, User};
-use super::{joins, rules, values};
+use super::{joins, old_streams, rules, values};
 
 /// Why the engine may refuse a made-up config.
 const FAIR_REFUSALS: [&str; 3] = ["dnf-too-large", "request-function-partitioned", "no-result-table"];
@@ -254,4 +254,11 @@ fn bucket_definitions_mean_what_their_text_says() {
     let text = choices(100).prop_map(|choices| rules::config(&choices));
     let seen = hold("bucket_definitions", 700, case(text, &MANY, joined_row().boxed(), 6));
     assert!(seen.failed * 4 < seen.answers, "most requests have an answer: {seen:?}");
+}
+
+#[test]
+fn streams_of_edition_2_mean_what_their_text_says() {
+    let text = choices(100).prop_map(|choices| old_streams::config(&choices));
+    let seen = hold("streams_of_edition_2", 700, case(text, &MANY, joined_row().boxed(), 6));
+    assert!(seen.kept > seen.cases / 4 && seen.anew > seen.cases, "some changes concern a user: {seen:?}");
 }

@@ -9,6 +9,7 @@ mod dice;
 mod engine;
 mod joins;
 mod law;
+mod old_streams;
 mod rules;
 mod users;
 mod values;

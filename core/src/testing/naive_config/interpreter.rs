@@ -41,7 +41,7 @@ pub(super) struct Environment<'e, 'a> {
 }
 
 impl Environment<'_, '_> {
-    fn is_old(&self) -> bool {
+    pub(super) fn is_old(&self) -> bool {
         self.world.language.is_old()
     }
 
@@ -175,8 +175,7 @@ pub(super) fn value(expr: &Expr, environment: &Environment<'_, '_>) -> Result<Va
                     let (left, right) = (sources(operand), sources(list));
                     let of_request = right.contains(from::REQUEST);
                     let apart = !left.is_empty() && !right.is_empty() && left != right;
-                    let is_match = matches!(environment.world.language, Language::Rules { .. })
-                        && (apart || is_of_bucket(operand));
+                    let is_match = environment.is_old() && (apart || is_of_bucket(operand));
                     let list = of(list)?;
                     if is_match {
                         in_match(&needle, &list, of_request)?
@@ -316,6 +315,14 @@ fn array(list: &Value) -> Result<Vec<Value>, Stop> {
         Some(Json::Array(elements)) => Ok(elements.iter().map(|element| element.value(Numbers::Exact)).collect()),
         _ => Err(Stop::Error),
     }
+}
+
+/// The rows that `json_each` gives of an array, which it must be.
+pub(super) fn elements_of(list: &Value) -> Result<Vec<Value>, Stop> {
+    if *list != Value::Null {
+        array(list)?;
+    }
+    rows_of(list)
 }
 
 pub(super) fn rows_of(json: &Value) -> Result<Vec<Value>, Stop> {

@@ -129,7 +129,8 @@ fn overlap<'a>(left: &'a Expr, right: &'a Expr, environment: &Environment<'_, 'a
         (Some(found), None) => (right, found),
         _ => return Err("&& between two queries".into()),
     };
-    let elements = match interpreter::value(list, environment).and_then(|list| interpreter::rows_of(&list)) {
+    let read = if environment.is_old() { interpreter::elements_of } else { interpreter::rows_of };
+    let elements = match interpreter::value(list, environment).and_then(|list| read(&list)) {
         Ok(elements) => elements,
         Err(Stop::Error) => return Ok(Truth::FAILED),
         Err(Stop::Unknown(what)) => return Err(what),
