@@ -194,6 +194,32 @@ fn what_is_durable_is_acknowledged_and_a_restart_changes_nothing() {
 }
 
 #[test]
+fn a_lost_history_is_read_again_from_its_beginning() {
+    let store = MemoryBucketStore::new();
+    let config = SyncConfig::parse(CONFIG).unwrap();
+    let service = SyncService::new(store.clone(), TokenIsUser);
+    let before = source();
+    before.put("lists", list("l1", "kept", "anna")).unwrap();
+    before.put("lists", list("l2", "lost", "anna")).unwrap();
+    let replicator = Replicator::new(before, config.clone(), store.clone());
+    let rows = beside(&replicator, async { Follower::open(&service, "anna").await.checkpoint().await });
+    assert_eq!(rows.len(), 2);
+    // Another database in its place, which knows nothing of what was read.
+    let after = source();
+    after.put("lists", list("l1", "kept", "anna")).unwrap();
+    let replicator = Replicator::new(after, config, store.clone());
+    beside(&replicator, async {
+        loop {
+            let mut anna = Follower::open(&service, "anna").await;
+            if anna.checkpoint().await == [r#"{"id":"l1","name":"kept"}"#] {
+                break;
+            }
+            SystemClock.sleep_until(SystemClock.now() + Duration::from_millis(1)).await;
+        }
+    });
+}
+
+#[test]
 fn a_changed_config_is_refused_by_name_and_a_renamed_stream_is_not() {
     let (source, store) = (source(), MemoryBucketStore::new());
     let replicator = Replicator::new(source.clone(), SyncConfig::parse(CONFIG).unwrap(), store.clone());
