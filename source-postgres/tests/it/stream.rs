@@ -282,6 +282,25 @@ async fn what_is_acknowledged_is_confirmed_and_an_idle_stream_moves_on() {
 }
 
 #[tokio::test]
+async fn what_was_received_and_not_acknowledged_is_not_confirmed() {
+    let database = Database::new("CREATE TABLE t (id int PRIMARY KEY)").await;
+    let mut replica = Replica::new(database.source(), tables(&["t"]));
+    let slot = replica.source.slot_name();
+    replica.run().await;
+    replica.hold_acknowledgements();
+    database.execute("INSERT INTO t VALUES (1)").await;
+    let after = database.value("SELECT pg_current_wal_lsn()").await.unwrap();
+    replica.catch_up().await;
+    let told = |what: &str| {
+        format!(
+            "SELECT {what} FROM pg_stat_replication JOIN pg_replication_slots ON pid = active_pid WHERE slot_name = '{slot}'"
+        )
+    };
+    database.wait_for(&told(&format!("write_lsn >= '{after}'")), "t").await;
+    assert_eq!(database.value(&told(&format!("flush_lsn < '{after}'"))).await.as_deref(), Some("t"));
+}
+
+#[tokio::test]
 async fn what_was_not_acknowledged_comes_again_but_is_not_sent_twice() {
     let database = Database::new("CREATE TABLE t (id int PRIMARY KEY)").await;
     let mut replica = Replica::new(database.source(), tables(&["t"]));
