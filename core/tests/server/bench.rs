@@ -52,8 +52,8 @@ impl Bench {
 
     pub(crate) fn deploy(&mut self, text: &str) -> OpId {
         let config = SyncConfig::parse(text).unwrap();
-        let forms = config.definitions().iter().map(|definition| definition.form().clone()).collect();
-        self.commit(Vec::new(), Some(Deploy { text: text.to_owned().into(), forms }))
+        let forms = config.forms().cloned().collect();
+        self.commit(AppendBatch::default(), Some(Deploy { text: text.to_owned().into(), forms }))
     }
 
     /// The deployed config.
@@ -74,11 +74,12 @@ impl Bench {
             NewOperation::put(bucket.clone(), table.clone().into(), id.into(), "".into(), data.clone())
         });
         let operations = operations.collect();
-        self.commit(operations, None)
+        self.commit(AppendBatch { operations, ..AppendBatch::default() }, None)
     }
 
-    fn commit(&self, operations: Vec<NewOperation>, deploy: Option<Deploy>) -> OpId {
-        block_on(self.store.append(AppendBatch { operations, ..AppendBatch::default() })).unwrap();
+    /// As one checkpoint.
+    pub(crate) fn commit(&self, batch: AppendBatch, deploy: Option<Deploy>) -> OpId {
+        block_on(self.store.append(batch)).unwrap();
         let commit = Commit { deploy, publish: true, ..Commit::default() };
         block_on(self.store.commit(commit)).unwrap().unwrap().op_id
     }

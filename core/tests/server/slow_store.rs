@@ -1,4 +1,4 @@
-//! A store whose reads and sums can be held up, or fail.
+//! A store whose reads, sums and lookups can be held up, or fail.
 
 use std::sync::{Arc, Mutex};
 
@@ -19,6 +19,7 @@ pub(crate) struct Troubles(Arc<Mutex<State>>);
 struct State {
     held_reads: Option<oneshot::Receiver<()>>,
     held_sums: Option<oneshot::Receiver<()>>,
+    held_lookups: Option<oneshot::Receiver<()>>,
     gone: Option<OpId>,
     broken: bool,
     write_checkpoints: usize,
@@ -36,6 +37,13 @@ impl Troubles {
     pub(crate) fn hold_sums(&self) -> oneshot::Sender<()> {
         let (sender, receiver) = oneshot::channel();
         self.0.lock().unwrap().held_sums = Some(receiver);
+        sender
+    }
+
+    /// The next lookup is answered when the sender is dropped.
+    pub(crate) fn hold_lookups(&self) -> oneshot::Sender<()> {
+        let (sender, receiver) = oneshot::channel();
+        self.0.lock().unwrap().held_lookups = Some(receiver);
         sender
     }
 
@@ -82,6 +90,10 @@ impl BucketStore for SlowStore {
         self.inner.checkpoints()
     }
     async fn lookup(&self, at: OpId, keys: &[LookupKey]) -> Result<Vec<LookupRows>> {
+        let held = self.troubles.0.lock().unwrap().held_lookups.take();
+        if let Some(held) = held {
+            let _ = held.await;
+        }
         self.inner.lookup(at, keys).await
     }
     async fn checksums(&self, at: OpId, buckets: &[BucketId]) -> Result<Vec<BucketChecksum>> {

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use syncline_core::protocol::SyncRequest;
-use syncline_core::{Clock, ErrorKind, Identity, OpId, WallTime};
+use syncline_core::{
+    AppendBatch, BucketId, Clock, ErrorKind, Identity, LookupEntry, LookupKey, NewOperation, OpId, RowKey, TableId,
+    WallTime,
+};
 
 use crate::bench::{Bench, kind};
 use crate::slow_store::{SlowStore, Troubles};
@@ -84,4 +87,41 @@ fn the_write_checkpoint_is_looked_up_only_when_it_may_have_risen() {
         ["checkpoint_diff", "bulk 1", "checkpoint_complete"]
     );
     assert_eq!(troubles.write_checkpoints(), 1);
+}
+
+#[test]
+fn a_bucket_that_changes_while_it_is_being_found_is_sent_whole() {
+    let (mut bench, troubles) = bench();
+    bench.deploy(
+        "
+config: { edition: 3 }
+streams:
+  notes:
+    auto_subscribe: true
+    query: SELECT * FROM notes WHERE list IN (SELECT list FROM members WHERE user_id = auth.user_id())
+",
+    );
+    let definitions = bench.config().definitions;
+    let (notes, members) = (definitions[0].id, definitions[1].id);
+    let note = |id: &'static str| {
+        let bucket = BucketId { definition: notes, parameters: r#"["shared"]"#.into() };
+        let operations = vec![NewOperation::put(bucket, "notes".into(), id.into(), "".into(), "{}".into())];
+        AppendBatch { operations, ..AppendBatch::default() }
+    };
+    let mut client = bench.open(Identity::new("anna"), SyncRequest::default());
+    client.lines();
+    let held = troubles.hold_lookups();
+    let joined = LookupEntry {
+        row: RowKey { table: TableId(1), key: "m1".into() },
+        key: LookupKey { index: members, values: r#"["anna"]"#.into() },
+        outputs: vec![r#"["shared"]"#.into()],
+    };
+    bench.commit(AppendBatch { lookups: vec![joined], ..note("n1") }, None);
+    assert!(client.piece().is_none(), "the list is not known yet");
+    // It concerns nobody by what was known of anyone so far.
+    bench.commit(note("n2"), None);
+    drop(held);
+    let lines = client.lines();
+    let data = lines.iter().map(kind).filter(|kind| kind.starts_with("notes"));
+    assert_eq!(data.collect::<Vec<_>>(), ["notes 1", "notes 1"], "{lines:?}");
 }
