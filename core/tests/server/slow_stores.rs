@@ -109,7 +109,9 @@ streams:
         AppendBatch { operations, ..AppendBatch::default() }
     };
     let mut client = bench.open(Identity::new("anna"), SyncRequest::default());
+    let mut other = bench.open(Identity::new("ben"), SyncRequest::default());
     client.lines();
+    other.lines();
     let held = troubles.hold_lookups();
     let joined = LookupEntry {
         row: RowKey { table: TableId(1), key: "m1".into() },
@@ -118,8 +120,9 @@ streams:
     };
     bench.commit(AppendBatch { lookups: vec![joined], ..note("n1") }, None);
     assert!(client.piece().is_none(), "the list is not known yet");
-    // It concerns nobody by what was known of anyone so far.
+    // It concerns nobody by what was known of anyone so far; the other one takes it from the store for both.
     bench.commit(note("n2"), None);
+    assert!(other.lines().is_empty());
     drop(held);
     let lines = client.lines();
     let data = lines.iter().map(kind).filter(|kind| kind.starts_with("notes"));
