@@ -1,5 +1,6 @@
 //! The trait of the server's store: buckets, checkpoints, lookups and write checkpoints.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -68,7 +69,7 @@ pub struct LookupEntry {
     pub outputs: Vec<ByteString>,
 }
 
-/// Changes to be staged, in this order: truncations, then operations in order, rows and lookups.
+/// Changes to be staged, in this order: truncations, then operations in order, rows, lookups and write checkpoints.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct AppendBatch {
     /// Tables whose stored rows are all void: each of their memberships gets a REMOVE (with
@@ -80,12 +81,19 @@ pub struct AppendBatch {
     pub rows: Vec<(RowKey, Option<CurrentRow>)>,
     /// Lookup entries that changed.
     pub lookups: Vec<LookupEntry>,
+    /// Write checkpoints that the source itself confirms, as an application's backend writes them: from the commit on,
+    /// streams may show each number to its client (S6). One that is not above what the client was shown changes nothing.
+    pub write_checkpoints: BTreeMap<ClientKey, WriteCheckpoint>,
 }
 
 impl AppendBatch {
     /// Whether it changes nothing.
     pub fn is_empty(&self) -> bool {
-        self.truncate.is_empty() && self.operations.is_empty() && self.rows.is_empty() && self.lookups.is_empty()
+        self.truncate.is_empty()
+            && self.operations.is_empty()
+            && self.rows.is_empty()
+            && self.lookups.is_empty()
+            && self.write_checkpoints.is_empty()
     }
 }
 
@@ -104,7 +112,8 @@ pub struct Commit {
     /// Markers that the source sent back within this commit: their write checkpoints may be shown from here on.
     pub markers: Vec<MarkerToken>,
     /// Whether the state after this commit is consistent and shall be shown to clients. A checkpoint results if anything
-    /// changed since the last one: operations, lookups, the config, or a marker. `Invalid` before a config was deployed.
+    /// changed since the last one: operations, lookups, the config, or a write checkpoint that rose. `Invalid` before a
+    /// config was deployed.
     pub publish: bool,
 }
 
@@ -228,7 +237,10 @@ pub trait BucketStore: Send + Sync + fmt::Debug {
         request: WriteCheckpointRequest,
     ) -> Result<WriteCheckpoint>;
 
-    /// The largest write checkpoint of each client that a stream may show at this checkpoint (S6).
+    /// The largest write checkpoint of each client that a stream may show at this checkpoint (S6), whether it was requested or
+    /// the [source confirmed](AppendBatch::write_checkpoints) it: a client has one record for both. A number of the source
+    /// makes a record where there is none and is never refused: with [`ClientKey::PER_USER`] clients of the user, those
+    /// that were confirmed longest ago are forgotten for it.
     async fn write_checkpoints(&self, at: OpId, clients: &[ClientKey]) -> Result<Vec<Option<WriteCheckpoint>>>;
 
     /// Markers to be sent through the source: those pending now first, then new ones. Several requests may share one.

@@ -24,7 +24,8 @@ pub struct ClientKey(pub Arc<str>);
 
 impl ClientKey {
     /// Clients of one user that a store remembers. For one more it forgets those that were confirmed longest ago, whose
-    /// next number is not smaller than their last one; if all of them wait, it refuses.
+    /// next number is not smaller than their last one; if all of them wait, it refuses. A client whose number the source
+    /// confirms is never refused, and takes the place of any that was confirmed.
     pub const PER_USER: u32 = 1_000;
 
     /// The length of `sub`, a colon and `sub`, then the id of the client's database after a slash if it sent one: no two

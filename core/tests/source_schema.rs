@@ -103,8 +103,9 @@ fn bucket_definitions_and_events_are_looked_at_too() {
       - SELECT * FROM todos WHERE list_id = bucket.list
       - SELECT id, titel FROM todos WHERE todos.list = bucket.list
 event_definitions:
-  seen:
-    payloads: [SELECT usr_id FROM members]
+  write_checkpoints:
+    payloads:
+      - SELECT usr_id AS user_id, 1 AS checkpoint FROM members
 ";
     assert_eq!(
         warnings(config),

@@ -111,11 +111,35 @@ event_definitions:
     );
     out.clear();
     assert!(out.events.is_empty());
-    // Nothing takes them, which must be said before replication begins.
-    assert!(events.check_carried_out().unwrap_err().message().contains("`done`"));
+    // Nothing takes them, and that is said.
+    assert_eq!(events.unused_event_names().collect::<Vec<_>>(), ["done"]);
+    assert_eq!(events.warnings().iter().map(|warning| warning.kind).collect::<Vec<_>>(), ["event-unused"]);
     let twice = format!("{text}      - SELECT id FROM checkpoints WHERE is_late\n");
     let problems = SyncConfig::parse(&twice).unwrap_err();
-    assert_eq!(problems.iter().map(|problem| problem.kind).collect::<Vec<_>>(), ["event-table-not-unique"]);
+    let kinds: Vec<_> = problems.iter().map(|problem| problem.kind).collect();
+    assert_eq!(kinds, ["event-unused", "event-table-not-unique"]);
+}
+
+#[test]
+fn a_payload_that_can_confirm_nothing_is_told_of() {
+    let warnings = |name: &str, payload: &str| {
+        let text = format!(
+            "config: {{ edition: 3 }}\nstreams: {{ all: {{ query: SELECT * FROM lists }} }}
+event_definitions: {{ {name}: {{ payloads: [\"{payload}\"] }} }}\n"
+        );
+        let parsed = config(&text);
+        let kinds: Vec<_> = parsed.warnings().iter().map(|warning| (warning.kind, warning.line)).collect();
+        (kinds, parsed.warnings().first().and_then(|warning| warning.replacement.clone()))
+    };
+    for name in ["write_checkpoints", "checkpoint_requests"] {
+        for whole in ["SELECT * FROM checkpoints", "SELECT owner AS user_id, 1 AS checkpoint FROM checkpoints"] {
+            assert_eq!(warnings(name, whole), (vec![], None));
+        }
+        let (found, _) = warnings(name, "SELECT client_id, checkpoint FROM checkpoints");
+        assert_eq!(found, [("event-column-missing", 3)]);
+    }
+    let near = warnings("write_checkpoint", "SELECT id FROM checkpoints");
+    assert_eq!(near, (vec![("event-unused", 3)], Some("write_checkpoints".into())));
 }
 
 #[test]

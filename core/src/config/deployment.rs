@@ -7,28 +7,12 @@ use crate::checkpoint::DeployedConfig;
 use crate::error::{Error, Result};
 
 impl SyncConfig {
-    /// Whether replication carries out all that this config says. Type mappings are not looked at: they are for the source to
-    /// refuse.
-    ///
-    /// # Errors
-    /// `Invalid` if it has events: nothing takes them yet.
-    pub fn check_carried_out(&self) -> Result<()> {
-        match self.event_names().next() {
-            None => Ok(()),
-            Some(event) => Err(Error::invalid(format!(
-                "the sync config has the event `{event}`, and events are handed to nobody yet: remove `event_definitions`"
-            ))),
-        }
-    }
-
     /// Whether a store that was filled by `deployed` holds what this config says: names, priorities and filters of requests
-    /// may differ, the definitions may not.
+    /// and events may differ, the definitions may not.
     ///
     /// # Errors
-    /// `Invalid` names the definitions that differ, and what to do; or it is what
-    /// [`check_carried_out`](Self::check_carried_out) says.
+    /// `Invalid` names the definitions that differ, and what to do.
     pub fn check_deployed(&self, deployed: &DeployedConfig) -> Result<()> {
-        self.check_carried_out()?;
         let known = |form: &ByteString| deployed.definitions.iter().any(|definition| definition.form == *form);
         let added = self.definitions().iter().filter(|definition| !known(definition.form()));
         let added: Vec<String> = added.map(|definition| definition.name().to_string()).collect();

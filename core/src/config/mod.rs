@@ -16,6 +16,7 @@ mod diagnostic;
 mod document;
 mod editor;
 mod evaluate;
+mod event;
 mod explain;
 mod expression;
 mod finder;
@@ -61,6 +62,7 @@ use bytestring::ByteString;
 pub use definition::Definition;
 pub use diagnostic::{Diagnostic, DiagnosticLevel, Diagnostics};
 pub use editor::{EditorDiagnostic, EditorPosition, EditorRange};
+pub use event::EvaluatedEvent;
 pub use explain::{ExplainedBranch, Explanation, RequestOutcome, RowOutcome};
 pub use querying::ConfigLookup;
 pub use request::{
@@ -69,7 +71,7 @@ pub use request::{
 };
 pub use request_resolver::{RequestResolver, ResolveStep};
 pub use source_schema::SourceSchema;
-pub use table_evaluator::{EvaluatedEvent, EvaluatedLookup, EvaluatedRow, Evaluation, EvaluationError, TableEvaluator};
+pub use table_evaluator::{EvaluatedLookup, EvaluatedRow, Evaluation, EvaluationError, TableEvaluator};
 
 use crate::checkpoint::LookupRows;
 use crate::error::Result;
@@ -188,6 +190,11 @@ impl SyncConfig {
     pub fn event_names(&self) -> impl Iterator<Item = &ByteString> {
         let mut known = BTreeSet::new();
         self.0.plan.events.iter().map(|query| &query.event).filter(move |event| known.insert(*event))
+    }
+
+    /// The names of those that nothing takes: their payloads are made and dropped.
+    pub fn unused_event_names(&self) -> impl Iterator<Item = &ByteString> {
+        self.event_names().filter(|name| !event::is_taken(name))
     }
 
     /// The names of the streams, in the order of the config; bucket definitions are none.

@@ -7,6 +7,7 @@ use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 
 use super::evaluate::{Failure, evaluate};
+use super::event::EvaluatedEvent;
 use super::expression::Expression;
 use super::plan::{EventQuery, LookupIndex, Plan, RowEvaluator, RowMatch};
 use super::resolve::Output;
@@ -54,15 +55,6 @@ pub struct EvaluatedLookup {
     pub values: ByteString,
     /// Output rows, each a compact JSON array; no two are the same.
     pub outputs: Vec<ByteString>,
-}
-
-/// What an event of the config is given of a row.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EvaluatedEvent {
-    /// The event's name.
-    pub event: ByteString,
-    /// The payload as a JSON object.
-    pub data: Bytes,
 }
 
 /// Why a query yields nothing for a row. The row leaves the buckets of that query; other queries are not affected.

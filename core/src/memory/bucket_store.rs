@@ -285,8 +285,9 @@ impl BucketStore for MemoryBucketStore {
             Arc::new(DeployedConfig { text: deploy.text, definitions })
         });
         let config_changed = deployed.is_some() && deployed != state.config;
-        let clients = state.requests.waiting_for(&commit.markers);
         let mut staged = std::mem::take(&mut state.staged);
+        let confirmed = std::mem::take(&mut staged.write_checkpoints);
+        let clients = state.requests.rising(&commit.markers, &confirmed);
         let taken = published.0.max(state.floor.0.saturating_sub(1));
         if (config_changed || !clients.is_empty()) && staged.last_op == taken {
             // So that every checkpoint has its own id, which none of before a reset had.
@@ -295,7 +296,7 @@ impl BucketStore for MemoryBucketStore {
         let mut changes = state.apply(staged);
         clients.iter().for_each(|client| changes.client(client));
         let last_op = OpId(state.last_op);
-        state.requests.resolve(&commit.markers, last_op, published);
+        state.requests.resolve(&commit.markers, &confirmed, last_op, published);
         state.staged = Staged::after(last_op.0);
         state.next_definition = next_definition;
         if config_changed {

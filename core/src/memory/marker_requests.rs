@@ -49,38 +49,38 @@ impl MarkerRequests {
     /// # Errors
     /// `Unavailable` if all of them wait.
     pub fn make_room(&mut self, client: &ClientKey, now: i64) -> Result<()> {
+        // The next number of a client that is forgotten is not below `now`.
+        let is_over = |requests: &[Request]| requests.iter().all(|one| one.number.0 <= now);
+        if self.forget_others(client, is_over) { Ok(()) } else { Err(ClientKey::too_many()) }
+    }
+
+    /// Forgets confirmed clients of the same user for which `is_over` holds if there are too many for a new one. Whether
+    /// there is room then.
+    fn forget_others(&mut self, client: &ClientKey, is_over: impl Fn(&[Request]) -> bool) -> bool {
         if self.clients.contains_key(client) {
-            return Ok(());
+            return true;
         }
         let user = client.user_part();
         let of_user = (self.clients.range(ClientKey(user.into())..)).take_while(|(key, _)| key.0.starts_with(user));
         let of_user: Vec<_> = of_user.filter(|(key, _)| key.user_part() == user).collect();
         let limit = ClientKey::PER_USER as usize;
         if of_user.len() < limit {
-            return Ok(());
+            return true;
         }
-        let confirmed = |requests: &[Request]| {
-            // The next number of such a client is not below `now`.
-            let is_over =
-                requests.iter().all(|one| !matches!(one.state, RequestState::Waiting(_)) && one.number.0 <= now);
-            let last = requests.last().map(|last| last.state.clone());
-            is_over.then_some(last).flatten()
-        };
-        let mut over: Vec<_> = of_user
-            .iter()
-            .filter_map(|(key, requests)| match confirmed(requests) {
-                Some(RequestState::Resolved(at)) => Some((at, (*key).clone())),
+        let confirmed_at = |requests: &[Request]| {
+            let waits = requests.iter().any(|one| matches!(one.state, RequestState::Waiting(_)));
+            match requests.last().map(|last| &last.state) {
+                Some(RequestState::Resolved(at)) if !waits && is_over(requests) => Some(*at),
                 _ => None,
-            })
-            .collect();
+            }
+        };
+        let over = of_user.iter().filter_map(|(key, requests)| Some((confirmed_at(requests)?, (*key).clone())));
+        let mut over: Vec<_> = over.collect();
         over.sort();
-        if over.is_empty() {
-            return Err(ClientKey::too_many());
-        }
         // Several at once, so that this is rare.
         over.truncate(limit / 8);
         over.iter().for_each(|(_, key)| drop(self.clients.remove(key)));
-        Ok(())
+        !over.is_empty()
     }
 
     /// The number that a request gets, and whether it needs a marker.
@@ -120,8 +120,15 @@ impl MarkerRequests {
         }
     }
 
-    /// Whose requests wait for one of these markers.
-    pub fn waiting_for(&self, tokens: &[MarkerToken]) -> Vec<ClientKey> {
+    /// Whose write checkpoint rises with these markers and these numbers of the source.
+    pub fn rising(&self, tokens: &[MarkerToken], confirmed: &BTreeMap<ClientKey, WriteCheckpoint>) -> Vec<ClientKey> {
+        let mut clients = self.waiting_for(tokens);
+        let rise = confirmed.iter().filter(|(client, number)| self.rises(client, **number));
+        clients.extend(rise.map(|(client, _)| client.clone()));
+        clients
+    }
+
+    fn waiting_for(&self, tokens: &[MarkerToken]) -> Vec<ClientKey> {
         if tokens.is_empty() {
             return Vec::new();
         }
@@ -129,20 +136,33 @@ impl MarkerRequests {
         self.clients.iter().filter(|(_, requests)| waits(requests)).map(|(client, _)| client.clone()).collect()
     }
 
-    /// The markers came back: requests that wait for them, and smaller numbers of the same clients, may be shown from
-    /// `from` on. What is older than the newest that is shown at `published` is dropped.
-    pub fn resolve(&mut self, tokens: &[MarkerToken], from: OpId, published: OpId) {
+    /// Whether this number is above all that were confirmed.
+    fn rises(&self, client: &ClientKey, number: WriteCheckpoint) -> bool {
+        let mut requests = self.clients.get(client).into_iter().flatten();
+        requests.all(|one| one.number < number || matches!(one.state, RequestState::Waiting(_)))
+    }
+
+    /// The markers came back, and the source confirmed these numbers: requests that wait for one of them, and smaller
+    /// numbers of the same clients, may be shown from `from` on. What is older than the newest that is shown at `published`
+    /// is dropped.
+    pub fn resolve(
+        &mut self,
+        tokens: &[MarkerToken],
+        confirmed: &BTreeMap<ClientKey, WriteCheckpoint>,
+        from: OpId,
+        published: OpId,
+    ) {
         for client in self.waiting_for(tokens) {
             let Some(requests) = self.clients.get_mut(&client) else { continue };
-            let resolved = requests.iter().filter(|request| request.waits_for(tokens)).map(|one| one.number).max();
-            let shown = requests.iter().filter(|request| request.is_shown(published)).map(|one| one.number).max();
-            let Some(resolved) = resolved else { continue };
-            requests.retain(|request| match request.state {
-                RequestState::Waiting(_) => request.number > resolved,
-                RequestState::Resolved(_) => Some(request.number) >= shown,
-            });
-            let at = requests.iter().position(|request| request.number > resolved).unwrap_or(requests.len());
-            requests.insert(at, Request { number: resolved, state: RequestState::Resolved(from) });
+            let number = requests.iter().filter(|request| request.waits_for(tokens)).map(|one| one.number).max();
+            number.into_iter().for_each(|number| resolve_one(requests, number, from, published));
+        }
+        for (client, number) in confirmed {
+            if self.rises(client, *number) {
+                // Whoever waits is not forgotten, so that there may be a few too many.
+                self.forget_others(client, |_| true);
+                resolve_one(self.clients.entry(client.clone()).or_default(), *number, from, published);
+            }
         }
     }
 
@@ -171,4 +191,15 @@ impl MarkerRequests {
         }
         !self.clients.is_empty()
     }
+}
+
+/// A number of a client may be shown from `from` on, and with it all that are smaller.
+fn resolve_one(requests: &mut Vec<Request>, number: WriteCheckpoint, from: OpId, published: OpId) {
+    let shown = requests.iter().filter(|request| request.is_shown(published)).map(|one| one.number).max();
+    requests.retain(|request| match request.state {
+        RequestState::Waiting(_) => request.number > number,
+        RequestState::Resolved(_) => Some(request.number) >= shown,
+    });
+    let at = requests.iter().position(|request| request.number > number).unwrap_or(requests.len());
+    requests.insert(at, Request { number, state: RequestState::Resolved(from) });
 }

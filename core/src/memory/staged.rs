@@ -9,6 +9,7 @@ use crate::chunk::ChunkBuilder;
 use crate::error::{Error, Result};
 use crate::operation::{NewOperation, OpId};
 use crate::table::{RowKey, TableId};
+use crate::write_checkpoint::{ClientKey, WriteCheckpoint};
 
 /// Changes on top of the committed state.
 #[derive(Debug, Default)]
@@ -18,6 +19,7 @@ pub(super) struct Staged {
     pub(super) chunks: BTreeMap<BucketId, ChunkBuilder>,
     pub(super) rows: BTreeMap<RowKey, Option<CurrentRow>>,
     pub(super) lookups: Vec<(OpId, LookupEntry)>,
+    pub(super) write_checkpoints: BTreeMap<ClientKey, WriteCheckpoint>,
     pub(super) changes: ChangeCollector,
     /// Whether an append failed half-way: nothing may be committed then.
     failed: bool,
@@ -66,6 +68,10 @@ impl Staged {
                 self.changes.lookup(&entry.key);
                 self.lookups.push((OpId(self.last_op), entry));
             }
+        }
+        for (client, number) in batch.write_checkpoints {
+            let largest = self.write_checkpoints.entry(client).or_insert(number);
+            *largest = number.max(*largest);
         }
         self.failed = false;
         Ok(())

@@ -301,6 +301,16 @@ impl Applier {
             let message = format!("{}; it leaves the buckets of this query", error.message);
             self.failures.add(table, &row.key, error.kind, &message);
         }
+        for event in self.evaluation.events.drain(..) {
+            match event.write_checkpoint() {
+                Ok(Some((client, number))) => {
+                    let largest = batch.write_checkpoints.entry(client).or_insert(number);
+                    *largest = number.max(*largest);
+                }
+                Ok(None) => {}
+                Err(error) => self.failures.add(table, &row.key, "bad write checkpoint", error.message()),
+            }
+        }
         let memberships = enter(&self.deployed, &row.key, self.evaluation.rows.drain(..), batch)?;
         if let Some(before) = before {
             for left in before.memberships.iter().filter(|left| !memberships.contains(left)) {

@@ -198,12 +198,14 @@ impl Inner {
 
     /// Makes sure that the store has this config, or says how they differ.
     async fn deploy(&self, resume: &Resume) -> Result<Arc<DeployedConfig>> {
-        self.config.check_carried_out()?;
         if let Some(config) = &resume.config {
             self.config.check_deployed(config)?;
             if config.text == *self.config.text() {
                 return Ok(Arc::clone(config));
             }
+        }
+        for event in self.config.unused_event_names() {
+            tracing::warn!(event = &**event, "nothing takes this event of the sync config");
         }
         let forms = self.config.forms().cloned().collect();
         let deploy = Deploy { text: self.config.text().clone(), forms };

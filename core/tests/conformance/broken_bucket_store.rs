@@ -15,6 +15,7 @@ use syncline_core::{
 
 use crate::bucket_faults::BucketFault::{self, *};
 use crate::changed_answers::{Told, falsify_checkpoints, falsify_chunk};
+use crate::confirmed_numbers::ConfirmedNumbers;
 
 /// A store that does everything right but one thing. Clones are the same store.
 #[derive(Debug, Clone)]
@@ -45,6 +46,7 @@ struct Notes {
     numbers: BTreeMap<ClientKey, WriteCheckpoint>,
     tokens: Vec<MarkerToken>,
     told: Told,
+    confirmed: ConfirmedNumbers,
 }
 
 impl BrokenBucketStore {
@@ -155,6 +157,7 @@ impl BucketStore for BrokenBucketStore {
         notes.open = false;
         notes.before.clear();
         notes.told.forget_open();
+        notes.confirmed.roll_back(self.fault);
         if self.is(OnlyTheLastPositionCounts) {
             resume.position = notes.position.clone();
         }
@@ -187,8 +190,9 @@ impl BucketStore for BrokenBucketStore {
                 notes.before.entry(key.clone()).or_insert(row);
             }
             notes.rows.extend(keys);
-            let Notes { told, rows, .. } = &mut *notes;
+            let Notes { told, rows, confirmed, .. } = &mut *notes;
             batch.operations.iter().for_each(|operation| told.append(&operation.bucket));
+            confirmed.append(self.fault, &mut batch);
             let known: BTreeSet<TableId> = rows.iter().map(|key| key.table).collect();
             match self.fault {
                 LosesSubkeys => batch.operations.iter_mut().for_each(|one| one.subkey = ByteString::new()),
@@ -233,6 +237,8 @@ impl BucketStore for BrokenBucketStore {
             notes.told.commit(commit.publish);
             (std::mem::take(&mut notes.open), commit.publish)
         };
+        let late = self.notes().confirmed.commit(self.fault, commit.publish);
+        self.inner.append(late).await?;
         let had_markers = !commit.markers.is_empty();
         commit.markers = markers;
         let has_config = {
@@ -262,6 +268,7 @@ impl BucketStore for BrokenBucketStore {
             let mut notes = self.notes();
             (notes.open, notes.deployed) = (false, false);
             (notes.after_reset, notes.was_reset) = (true, true);
+            notes.confirmed.reset(self.fault);
         }
         self.inner.reset().await
     }
@@ -316,6 +323,11 @@ impl BucketStore for BrokenBucketStore {
         if self.is(RefusesRequestsDuringAnAppend) && self.notes().open {
             return Err(syncline_core::Error::unavailable("the store is busy"));
         }
+        if let WriteCheckpointRequest::AtLeast(named) = request
+            && self.notes().confirmed.is_overlooked(self.fault, client, request)
+        {
+            return Ok(named);
+        }
         let last = self.notes().numbers.get(client).map_or(0, |number| number.0);
         let asked = match (self.fault, request) {
             (NumbersStartAtOne, WriteCheckpointRequest::Next) => {
@@ -336,6 +348,7 @@ impl BucketStore for BrokenBucketStore {
 
     async fn write_checkpoints(&self, at: OpId, clients: &[ClientKey]) -> Result<Vec<Option<WriteCheckpoint>>> {
         let mut shown = self.inner.write_checkpoints(at, clients).await?;
+        self.notes().confirmed.falsify(self.fault, clients, &mut shown);
         if self.is(ShownBeforeItsMarker) {
             let notes = self.notes();
             shown = clients.iter().map(|client| notes.numbers.get(client).copied()).collect();

@@ -46,6 +46,7 @@ impl Told {
         let mut changes = ChangeSet::clone(changes);
         match fault {
             NamesNoLookups => changes.lookups.clear(),
+            ConfirmedNumbersWakeNobody => changes.clients.clear(),
             NamesTheLastCheckpointOnly => changes.buckets.retain(|bucket| self.last.contains(bucket)),
             NamesNothingOfHiddenCommits => changes.buckets.retain(|bucket| !self.last_hidden.contains(bucket)),
             _ => {}

@@ -7,6 +7,7 @@ mod broken_client_store;
 mod bucket_faults;
 mod changed_answers;
 mod client_faults;
+mod confirmed_numbers;
 mod staged_lines;
 
 use std::fmt::Debug;

@@ -9,7 +9,7 @@ use syncline_core::memory::{MarkerRequests, StoredBucket};
 use syncline_core::{
     AppendBatch, BucketId, ByteString, ChangeCollector, Checkpoint, ChunkBuilder, ClientKey, Commit, CurrentRow,
     DeployedConfig, Error, Generation, LookupEntry, LookupKey, MarkerToken, NewOperation, OpId, Result, RowKey,
-    SourcePosition, SourceState, TableId, WriteCheckpointRequest, assign_definitions,
+    SourcePosition, SourceState, TableId, WriteCheckpoint, WriteCheckpointRequest, assign_definitions,
 };
 
 /// What the journal remembers.
@@ -55,6 +55,7 @@ struct Staged {
     chunks: BTreeMap<BucketId, ChunkBuilder>,
     rows: BTreeMap<RowKey, Option<CurrentRow>>,
     lookups: Vec<(OpId, LookupEntry)>,
+    write_checkpoints: BTreeMap<ClientKey, WriteCheckpoint>,
     changes: ChangeCollector,
     /// Something failed: nothing is taken any more.
     failed: bool,
@@ -116,6 +117,10 @@ impl State {
             self.staged.changes.lookup(&entry.key);
             self.staged.lookups.push((OpId(self.staged.last_op), entry));
         }
+        for (client, number) in batch.write_checkpoints {
+            let largest = self.staged.write_checkpoints.entry(client).or_insert(number);
+            *largest = number.max(*largest);
+        }
         self.staged.failed = false;
         Ok(())
     }
@@ -148,7 +153,7 @@ impl State {
         });
         let config_changed = deployed.is_some() && deployed != self.config;
         self.config = deployed.or(self.config.take());
-        let clients = self.requests.waiting_for(&commit.markers);
+        let clients = self.requests.rising(&commit.markers, &staged.write_checkpoints);
         clients.iter().for_each(|client| staged.changes.client(client));
         // Every checkpoint has an id of its own, which none of before a reset had.
         let taken = published.0.max(self.floor.0.saturating_sub(1));
@@ -169,7 +174,7 @@ impl State {
             states.retain(|(other, _)| *other != from);
             states.push((from, outputs));
         }
-        self.requests.resolve(&commit.markers, at, published);
+        self.requests.resolve(&commit.markers, &staged.write_checkpoints, at, published);
         self.position = commit.position.or(self.position.take());
         self.source_state = commit.source_state.or(self.source_state.take());
         self.replicator_state = commit.replicator_state.or(self.replicator_state.take());

@@ -106,14 +106,11 @@ impl Settings {
         fs::read_to_string(&self.sync_config).with_context(|| format!("cannot read {}", self.sync_config.display()))
     }
 
-    /// The config that came of its text, if it can be used.
+    /// The config that came of its text.
     pub(crate) fn compiled(&self, parsed: Result<SyncConfig, Diagnostics>) -> Result<SyncConfig> {
         let path = self.sync_config.display();
         match parsed {
-            Ok(config) => {
-                config.check_carried_out().with_context(|| format!("{path} cannot be used"))?;
-                Ok(config)
-            }
+            Ok(config) => Ok(config),
             Err(diagnostics) => bail!("{path} is refused:\n{diagnostics}"),
         }
     }

@@ -1,11 +1,11 @@
 //! Staging changes inside the open transaction.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use rusqlite::{OptionalExtension, params};
 use syncline_core::{
-    AppendBatch, BucketId, ChangeCollector, ChunkBuilder, CurrentRow, Error, LookupEntry, NewOperation, OpId, Result,
-    RowKey, TableId,
+    AppendBatch, BucketId, ChangeCollector, ChunkBuilder, ClientKey, CurrentRow, Error, LookupEntry, NewOperation,
+    OpId, Result, RowKey, TableId, WriteCheckpoint,
 };
 
 use super::bucket_cache::{ChunkHeader, Totals};
@@ -30,12 +30,14 @@ pub(super) struct Staged {
     builders: HashMap<i64, ChunkBuilder>,
     /// Bytes that they take.
     buffered: usize,
+    /// Whether the source confirmed write checkpoints.
+    pub(super) confirms: bool,
     changes: ChangeCollector,
 }
 
 impl Staged {
     fn after(last_op: u64) -> Self {
-        Self { last_op, builders: HashMap::new(), buffered: 0, changes: ChangeCollector::new() }
+        Self { last_op, builders: HashMap::new(), buffered: 0, confirms: false, changes: ChangeCollector::new() }
     }
 
     pub(super) fn into_changes(self) -> ChangeCollector {
@@ -79,7 +81,8 @@ impl Writer {
             self.stage_operation(staged, number, operation)?;
         }
         self.write_rows(&batch.rows)?;
-        self.write_lookups(staged, &batch.lookups)
+        self.write_lookups(staged, &batch.lookups)?;
+        self.write_confirmed(staged, &batch.write_checkpoints)
     }
 
     fn stage_operation(&mut self, staged: &mut Staged, number: i64, operation: &NewOperation) -> Result<()> {
@@ -207,6 +210,30 @@ impl Writer {
             staged.changes.lookup(&entry.key);
         }
         self.sweeper.lookups_written(entries.len() as u64);
+        Ok(())
+    }
+
+    /// Keeps the largest number of each client until the commit, however many there are.
+    fn write_confirmed(&mut self, staged: &mut Staged, numbers: &BTreeMap<ClientKey, WriteCheckpoint>) -> Result<()> {
+        if numbers.is_empty() {
+            return Ok(());
+        }
+        let failed = failed("cannot store a write checkpoint");
+        if !staged.confirms {
+            // Those of an earlier commit have arrived, or it would have failed.
+            self.connection.execute("DELETE FROM confirmed", []).map_err(&failed)?;
+            staged.confirms = true;
+        }
+        let mut write = self
+            .connection
+            .prepare_cached(
+                "INSERT INTO confirmed (client, number) VALUES (?, ?)
+                 ON CONFLICT (client) DO UPDATE SET number = max(number, excluded.number)",
+            )
+            .map_err(&failed)?;
+        for (client, number) in numbers {
+            write.execute(params![&*client.0, number.0]).map_err(&failed)?;
+        }
         Ok(())
     }
 

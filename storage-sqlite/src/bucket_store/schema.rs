@@ -9,7 +9,8 @@ use super::sqlite_error::failed;
 const APPLICATION: i64 = 0x5379_426b;
 /// Marks the file of requests beside it ("SyWc").
 const REQUESTS_APPLICATION: i64 = 0x5379_5763;
-const VERSION: i64 = 1;
+/// 2: write checkpoints that the source confirmed.
+const VERSION: i64 = 2;
 /// 2: the keys of clients begin with the length of the user's id.
 const REQUESTS_VERSION: i64 = 2;
 
@@ -67,6 +68,10 @@ CREATE TABLE lookups (
     outputs BLOB,                       -- NULL: no longer
     PRIMARY KEY (definition, key_values, source_table, key, op_id)
 ) WITHOUT ROWID;
+CREATE TABLE confirmed (                -- write checkpoints that the last commit with any brought from the source:
+    client TEXT PRIMARY KEY,            -- on their way into the file of requests
+    number INTEGER NOT NULL
+) WITHOUT ROWID;
 ";
 
 const REQUEST_TABLES: &str = "
@@ -75,7 +80,7 @@ CREATE TABLE requests (
     id INTEGER PRIMARY KEY,
     client TEXT NOT NULL,
     number INTEGER NOT NULL,
-    token TEXT NOT NULL,
+    token TEXT NOT NULL,                -- empty: the source confirmed it
     resolved_op INTEGER                 -- shown from here on; NULL: waits for the token
 );
 CREATE UNIQUE INDEX requests_by_client ON requests (client, number, token);

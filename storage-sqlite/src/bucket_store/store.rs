@@ -95,7 +95,9 @@ impl SqliteBucketStore {
     fn start(files: Files) -> Result<Self> {
         let Files { writer, readers, requests, on_disk } = files;
         let meta = Meta::load(&writer)?;
-        let (requests, markers) = WriteRequests::open(requests, meta.generation)?;
+        let (mut requests, markers) = WriteRequests::open(requests, meta.generation)?;
+        // A crash may have come between the two files.
+        requests.confirm(&writer, meta.last_op, meta.published_op())?;
         let requests = Arc::new(Mutex::new(requests));
         let checkpoints = CheckpointFeed::new(meta.checkpoint());
         let mut writer = Writer::new(writer, meta, checkpoints.clone(), markers.clone(), Arc::clone(&requests));

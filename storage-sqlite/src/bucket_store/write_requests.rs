@@ -2,13 +2,14 @@
 //! in the other.
 //!
 //! A crash between the two files loses nothing: a commit of the store comes first, and a request whose marker was in it
-//! but is still unconfirmed is sent again.
+//! but is still unconfirmed is sent again. Numbers that the source confirmed stand in a table of the store from the commit
+//! that brought them until the next one that brings some, and are taken over from there when the files are opened.
 
 use futures::channel::oneshot;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use syncline_core::{
-    ClientKey, Clock, Error, Generation, MarkerFeed, MarkerToken, OpId, Result, SystemClock, WriteCheckpoint,
-    WriteCheckpointRequest,
+    ChangeCollector, ClientKey, Clock, Error, Generation, MarkerFeed, MarkerToken, OpId, Result, SystemClock,
+    WriteCheckpoint, WriteCheckpointRequest,
 };
 use uuid::Uuid;
 
@@ -132,6 +133,32 @@ impl WriteRequests {
         transaction.commit().map_err(&failed)
     }
 
+    /// Whose write checkpoint rises with the numbers that the source confirmed.
+    pub(super) fn note_rising(&self, store: &Connection, rising: &mut ChangeCollector) -> Result<()> {
+        let note = |client: &str, number| {
+            if rises(&self.connection, client, number)? {
+                rising.client(&ClientKey(client.into()));
+            }
+            Ok(())
+        };
+        each_confirmed(store, note).map_err(failed("cannot read write checkpoints"))
+    }
+
+    /// The numbers that the source confirmed, and smaller numbers of the same clients, may be shown from `from` on. To do it
+    /// twice changes nothing. What is older than the newest that is shown at `published` is dropped.
+    pub(super) fn confirm(&mut self, store: &Connection, from: u64, published: OpId) -> Result<()> {
+        let failed = failed("cannot confirm a write checkpoint");
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(&failed)?;
+        let confirm = |client: &str, number| {
+            if rises(&transaction, client, number)? {
+                confirm_one(&transaction, client, number, signed(from), signed(published.0))?;
+            }
+            Ok(())
+        };
+        each_confirmed(store, confirm).map_err(&failed)?;
+        transaction.commit().map_err(&failed)
+    }
+
     /// See [`shown`].
     pub(super) fn shown(&self, at: OpId, clients: &[ClientKey]) -> Result<Vec<Option<WriteCheckpoint>>> {
         shown(&self.connection, at, clients)
@@ -190,7 +217,8 @@ fn record(
         )?
         .query_row([&*client.0], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?;
-    if last.is_none() && !make_room(transaction, client, now)? {
+    // The next number of a client that is forgotten is not below `now`.
+    if last.is_none() && !make_room(transaction, client.user_part(), now)? {
         return Ok(None);
     }
     let (stored, last_waits) = last.unwrap_or((0, false));
@@ -223,18 +251,18 @@ fn record(
     Ok(Some((number, true)))
 }
 
-/// Forgets clients of the same user if there are too many for a new one: those that were confirmed longest ago. Whether
-/// there is room.
-fn make_room(transaction: &Transaction<'_>, client: &ClientKey, now: i64) -> rusqlite::Result<bool> {
+/// Forgets clients of a user if there are too many for a new one: those that were confirmed longest ago, and have no number
+/// above `largest`. Whether there is room.
+fn make_room(transaction: &Transaction<'_>, user: &str, largest: i64) -> rusqlite::Result<bool> {
     // All keys of the user: this part, alone or before a slash, which `0` follows.
-    let (first, end) = (client.user_part(), format!("{}0", client.user_part()));
+    let (first, end) = (user, format!("{user}0"));
     let known: u32 = transaction
         .prepare_cached("SELECT count(DISTINCT client) FROM requests WHERE client >= ? AND client < ?")?
         .query_row(params![first, end], |row| row.get(0))?;
     if known < ClientKey::PER_USER {
         return Ok(true);
     }
-    // The next number of such a client is not below `now`. Several at once, so that this is rare.
+    // Several at once, so that this is rare.
     let forgotten = transaction
         .prepare_cached(
             "DELETE FROM requests WHERE client IN (
@@ -242,7 +270,7 @@ fn make_room(transaction: &Transaction<'_>, client: &ClientKey, now: i64) -> rus
                  HAVING count(*) = count(resolved_op) AND max(number) <= ? ORDER BY max(resolved_op), client LIMIT ?
              )",
         )?
-        .execute(params![first, end, now, ClientKey::PER_USER / 8])?;
+        .execute(params![first, end, largest, ClientKey::PER_USER / 8])?;
     tracing::info!(known, forgotten, limit = ClientKey::PER_USER, "a user has many clients; old ones are forgotten");
     Ok(forgotten > 0)
 }
@@ -269,16 +297,60 @@ fn resolve_one(
     transaction
         .prepare_cached("UPDATE requests SET resolved_op = ? WHERE client = ? AND number = ? AND token = ?")?
         .execute(params![from, &*client.0, number, &*token.0])?;
+    drop_older(transaction, &client.0, number, published)
+}
+
+/// The numbers that the source confirmed with the last commit that brought any.
+fn each_confirmed(store: &Connection, mut take: impl FnMut(&str, i64) -> rusqlite::Result<()>) -> rusqlite::Result<()> {
+    let mut statement = store.prepare_cached("SELECT client, number FROM confirmed ORDER BY client")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        take(row.get_ref(0)?.as_str()?, row.get(1)?)?;
+    }
+    Ok(())
+}
+
+/// Whether a number is above all of its client that were confirmed.
+fn rises(requests: &Connection, client: &str, number: i64) -> rusqlite::Result<bool> {
+    requests
+        .prepare_cached(
+            "SELECT NOT EXISTS (SELECT 1 FROM requests WHERE client = ? AND number >= ? AND resolved_op IS NOT NULL)",
+        )?
+        .query_row(params![client, number], |row| row.get(0))
+}
+
+fn confirm_one(
+    transaction: &Transaction<'_>,
+    client: &str,
+    number: i64,
+    from: i64,
+    published: i64,
+) -> rusqlite::Result<()> {
+    let is_known: bool = transaction
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM requests WHERE client = ?)")?
+        .query_row([client], |row| row.get(0))?;
+    if !is_known {
+        // Whoever waits is not forgotten, so that there may be a few too many.
+        make_room(transaction, ClientKey(client.into()).user_part(), i64::MAX)?;
+    }
+    transaction
+        .prepare_cached("INSERT INTO requests (client, number, token, resolved_op) VALUES (?, ?, '', ?)")?
+        .execute(params![client, number, from])?;
+    drop_older(transaction, client, number, published)
+}
+
+/// Drops the requests that a confirmed number stands for, and those that are no longer shown to anybody.
+fn drop_older(transaction: &Transaction<'_>, client: &str, number: i64, published: i64) -> rusqlite::Result<()> {
     transaction
         .prepare_cached("DELETE FROM requests WHERE client = ? AND number <= ? AND resolved_op IS NULL")?
-        .execute(params![&*client.0, number])?;
+        .execute(params![client, number])?;
     transaction
         .prepare_cached(
             "DELETE FROM requests WHERE client = ?1 AND resolved_op IS NOT NULL AND number < (
                  SELECT max(number) FROM requests WHERE client = ?1 AND resolved_op <= ?2
              )",
         )?
-        .execute(params![&*client.0, published])?;
+        .execute(params![client, published])?;
     Ok(())
 }
 

@@ -96,6 +96,7 @@ impl Writer {
         }
         self.meta = Meta::load(&self.connection)?;
         if self.failed {
+            self.deliver_confirmed(self.meta.published_op())?;
             // A commit whose outcome was unknown may have succeeded.
             self.checkpoints.record(ChangeCollector::unknown());
             if let Some(checkpoint) = self.meta.checkpoint() {
@@ -127,6 +128,12 @@ impl Writer {
         self.failed = true;
         let published = self.meta.published_op();
         let clients = self.requests()?.waiting_for(&commit.markers)?;
+        let confirms = self.staged.as_ref().is_some_and(|staged| staged.confirms);
+        let mut rising = ChangeCollector::new();
+        clients.iter().for_each(|client| rising.client(client));
+        if confirms {
+            self.requests()?.note_rising(&self.connection, &mut rising)?;
+        }
         let mut meta = self.meta.clone();
         if let Some(staged) = &self.staged {
             meta.last_op = staged.last_op;
@@ -143,7 +150,7 @@ impl Writer {
             }
         }
         let taken = published.0.max(meta.floor.0.saturating_sub(1));
-        if (config_changed || !clients.is_empty()) && meta.last_op == taken {
+        if (config_changed || !rising.is_empty()) && meta.last_op == taken {
             // So that every checkpoint has its own id, which none of before a reset had.
             meta.last_op += 1;
         }
@@ -156,7 +163,8 @@ impl Writer {
         }
         let mut changes = self.write(&commit.source_state, &commit.replicator_state, meta, config_changed)?;
         // From here on the commit is durable.
-        clients.iter().for_each(|client| changes.client(client));
+        changes.merge(rising);
+        let confirmed = if confirms { self.deliver_confirmed(published) } else { Ok(()) };
         let resolved = match clients.is_empty() {
             true => Ok(()),
             false => self.requests()?.resolve(&commit.markers, self.meta.last_op, published),
@@ -171,6 +179,7 @@ impl Writer {
             self.checkpoints.publish(checkpoint.clone());
         }
         resolved?;
+        confirmed?;
         self.failed = false;
         if let Some(wal) = &mut self.wal {
             wal.trim(&self.connection);
@@ -214,6 +223,11 @@ impl Writer {
         Ok(changes)
     }
 
+    /// Brings what the source confirmed, and the last commit with any made durable, into the record of requests.
+    fn deliver_confirmed(&self, published: OpId) -> Result<()> {
+        self.requests()?.confirm(&self.connection, self.meta.last_op, published)
+    }
+
     fn published_config(&self) -> Option<&StoredConfig> {
         self.meta.published.as_ref().map(|(_, config)| config)
     }
@@ -240,7 +254,8 @@ impl Writer {
         self.connection
             .execute_batch(
                 "DELETE FROM contents; DELETE FROM chunks; DELETE FROM source_rows; DELETE FROM lookups;
-                 DELETE FROM buckets; DELETE FROM configs; DELETE FROM states;",
+                 DELETE FROM buckets; DELETE FROM configs; DELETE FROM states;
+                 DELETE FROM confirmed;",
             )
             .map_err(failed("cannot reset the bucket store"))?;
         meta.save(&self.connection)?;

@@ -3,11 +3,14 @@
 use std::sync::Arc;
 
 use super::super::diagnostic::{Report, SqlReport};
+use super::super::event::{REQUIRED, WRITE_CHECKPOINTS, is_taken};
 use super::super::expression::SourceId;
 use super::super::outline::EventOutline;
 use super::super::places::Places;
 use super::super::plan::EventQuery;
 use super::super::planner::Planner;
+use super::super::resolve::Output;
+use super::super::scalar::Scalar;
 use super::super::scope::Condition;
 use super::super::sql::SqlDialect;
 use super::super::sql::ast::Select;
@@ -23,18 +26,45 @@ pub(in crate::config) fn compile(
     places: &mut Places<'_>,
     report: &mut Report,
 ) {
+    let name = event.name.text();
+    let is_taken = is_taken(name);
+    if !is_taken {
+        let message = format!("nothing takes the event `{name}`");
+        let diagnostic = report.warning("event-unused", event.name.span(), message);
+        diagnostic.help(format!("those that mean something are {}", WRITE_CHECKPOINTS.join(" and ")));
+        diagnostic.near(name, &WRITE_CHECKPOINTS);
+    }
     let mut known: Vec<EventQuery> = Vec::new();
     for scalar in &event.payloads {
         let Some(select) = super::super::parse_sql(scalar, SqlDialect::Rules, report) else { continue };
         let Some(query) = payload(event, &select, fixed_json, places, &mut report.of(scalar)) else { continue };
         if known.iter().any(|known| known.rows.table == query.rows.table) {
-            let message = format!("`{}` has a query of this table already", event.name.text());
+            let message = format!("`{name}` has a query of this table already");
             report.fatal("event-table-not-unique", scalar.span(), message).help("join their conditions with OR");
             continue;
+        }
+        if is_taken {
+            warn_of_missing(&query.columns, scalar, report);
         }
         known.push(query);
     }
     known.into_iter().for_each(|query| planner.add_event(query));
+}
+
+/// What the payload of a write checkpoint lacks for every row.
+fn warn_of_missing(columns: &[Output], query: &Scalar, report: &mut Report) {
+    let named = |wanted: &str| {
+        columns.iter().any(|column| match column {
+            Output::Star | Output::LegacyStar => true,
+            Output::Column { name, .. } => **name == *wanted,
+        })
+    };
+    for missing in REQUIRED.iter().filter(|required| !named(required)) {
+        let message = format!("a write checkpoint needs the column `{missing}`, and this payload has none");
+        report
+            .warning("event-column-missing", query.span(), message)
+            .help("write `SELECT user_id, client_id, checkpoint FROM …`, with AS where columns have other names");
+    }
 }
 
 fn payload(

@@ -3,6 +3,7 @@
 
 mod appending;
 mod compaction;
+mod confirmed_numbers;
 mod lookups;
 mod publishing;
 mod reading;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 
 pub use appending::*;
 pub use compaction::*;
+pub use confirmed_numbers::*;
 pub use lookups::*;
 pub use publishing::*;
 pub use reading::*;
@@ -122,6 +124,14 @@ macro_rules! bucket_store_tests {
             a_reset_keeps_write_checkpoints_rising_and_waiting
             write_checkpoints_are_requested_while_an_append_is_open
             endless_requests_are_answered_in_the_end
+            a_confirmed_number_is_shown_from_its_commit_on
+            a_confirmed_number_is_a_change_by_itself
+            a_confirmed_number_never_falls
+            confirmed_numbers_and_requests_share_a_record
+            a_confirmed_number_in_a_hidden_commit_waits_for_the_checkpoint
+            a_confirmed_number_is_forgotten_with_what_was_appended
+            confirmed_numbers_of_a_user_are_bounded_and_not_refused
+            a_reset_lets_confirmed_numbers_wait
             compaction_names_the_checkpoint_that_it_requires
             compaction_leaves_the_present_alone
             compaction_drops_what_is_superseded

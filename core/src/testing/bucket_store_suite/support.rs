@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::operation::{NewOperation, OpId, Operation, OperationKind};
 use crate::table::{RowKey, TableId};
 pub(super) use crate::testing::deadline::{ok, within};
-use crate::write_checkpoint::{ClientKey, MarkerToken};
+use crate::write_checkpoint::{ClientKey, MarkerToken, WriteCheckpoint, WriteCheckpointRequest};
 
 /// The next item of a stream that has one.
 pub(super) async fn next<T>(stream: &mut BoxStream<'static, Result<T>>) -> T {
@@ -168,6 +168,34 @@ pub(super) async fn checksum(store: &dyn BucketStore, bucket: &BucketId, at: OpI
     let mut sums = ok(within(store.checksums(at, std::slice::from_ref(bucket))).await);
     assert_eq!(sums.len(), 1, "one answer per bucket");
     sums.remove(0)
+}
+
+/// The number of a request for the next one.
+pub(super) async fn request(store: &dyn BucketStore, client: &ClientKey) -> WriteCheckpoint {
+    ok(within(store.request_write_checkpoint(client, WriteCheckpointRequest::Next)).await)
+}
+
+/// The number of a request that names one.
+pub(super) async fn name(store: &dyn BucketStore, client: &ClientKey, number: i64) -> i64 {
+    let named = WriteCheckpointRequest::AtLeast(WriteCheckpoint(number));
+    ok(within(store.request_write_checkpoint(client, named)).await).0
+}
+
+/// What a stream may show at a checkpoint.
+pub(super) async fn shown(store: &dyn BucketStore, at: OpId, client: &ClientKey) -> Option<WriteCheckpoint> {
+    let mut answers = ok(within(store.write_checkpoints(at, std::slice::from_ref(client))).await);
+    assert_eq!(answers.len(), 1, "one answer per client");
+    answers.remove(0)
+}
+
+/// All tokens that are pending now.
+pub(super) async fn pending(store: &dyn BucketStore) -> Vec<MarkerToken> {
+    let mut stream = store.pending_markers();
+    let mut tokens = Vec::new();
+    while let Some(item) = futures::FutureExt::now_or_never(futures::StreamExt::next(&mut stream)) {
+        tokens.push(ok(item.unwrap_or_else(|| panic!("the stream ended"))));
+    }
+    tokens
 }
 
 /// A bucket as a client holds it.

@@ -9,31 +9,6 @@ use crate::identity::Identity;
 use crate::operation::OpId;
 use crate::write_checkpoint::{ClientKey, MarkerToken, WriteCheckpoint, WriteCheckpointRequest};
 
-async fn request(store: &dyn BucketStore, client: &ClientKey) -> WriteCheckpoint {
-    ok(within(store.request_write_checkpoint(client, WriteCheckpointRequest::Next)).await)
-}
-
-async fn name(store: &dyn BucketStore, client: &ClientKey, number: i64) -> i64 {
-    let named = WriteCheckpointRequest::AtLeast(WriteCheckpoint(number));
-    ok(within(store.request_write_checkpoint(client, named)).await).0
-}
-
-async fn shown(store: &dyn BucketStore, at: OpId, client: &ClientKey) -> Option<WriteCheckpoint> {
-    let mut answers = ok(within(store.write_checkpoints(at, std::slice::from_ref(client))).await);
-    assert_eq!(answers.len(), 1, "one answer per client");
-    answers.remove(0)
-}
-
-/// All tokens that are pending now.
-async fn pending(store: &dyn BucketStore) -> Vec<MarkerToken> {
-    let mut stream = store.pending_markers();
-    let mut tokens = Vec::new();
-    while let Some(item) = futures::FutureExt::now_or_never(futures::StreamExt::next(&mut stream)) {
-        tokens.push(ok(item.unwrap_or_else(|| panic!("the stream ended"))));
-    }
-    tokens
-}
-
 /// The store's own numbers begin at the time of day, so that they do not fall over a new store.
 pub async fn write_checkpoint_numbers_never_fall(store: Arc<dyn BucketStore>) {
     deployed(&store).await;

@@ -8,7 +8,7 @@ use rusqlite::Connection;
 use syncline_core::{
     AppendBatch, BucketId, BucketStore, ByteString, Bytes, Changes, Checkpoint, ClientKey, Commit, CompactLimits,
     CurrentRow, DefinitionId, Deploy, ErrorKind, LookupEntry, LookupKey, MarkerToken, Membership, NewOperation, OpId,
-    ReadRequest, Result, RowKey, SourcePosition, TableId, WriteCheckpointRequest,
+    ReadRequest, Result, RowKey, SourcePosition, TableId, WriteCheckpoint, WriteCheckpointRequest,
 };
 use tempfile::TempDir;
 
@@ -202,6 +202,51 @@ fn a_marker_from_before_a_restart_takes_no_new_request() {
     assert_eq!(shown(&at), [Some(first), None]);
     let at = block_on(store.commit(Commit { markers: vec![tokens[1].clone()], ..publishing() })).unwrap().unwrap();
     assert_eq!(shown(&at), [Some(first), Some(second)]);
+}
+
+/// The two files are written one after the other; what the source confirmed is durable with the first.
+#[test]
+fn a_confirmed_number_that_reached_the_first_file_alone_is_found_again() {
+    let disk = Disk::new();
+    let (me, other) = (ClientKey("me".into()), ClientKey("other".into()));
+    let numbers = |numbers: &[(&ClientKey, i64)]| AppendBatch {
+        write_checkpoints: numbers
+            .iter()
+            .map(|(client, number)| ((*client).clone(), WriteCheckpoint(*number)))
+            .collect(),
+        ..AppendBatch::default()
+    };
+    let shown = |store: &SqliteBucketStore, at: OpId| {
+        let shown = block_on(store.write_checkpoints(at, &[me.clone(), other.clone()])).unwrap();
+        shown.into_iter().map(|number| number.map(|number| number.0)).collect::<Vec<_>>()
+    };
+    let lose = || {
+        let requests = Connection::open(disk.0.path().join("buckets.db-write-checkpoints")).unwrap();
+        assert!(requests.execute("DELETE FROM requests", []).unwrap() > 0);
+    };
+    let store = disk.open();
+    deploy(&store, &["a"]);
+    let first = publish(&store, numbers(&[(&me, 3)])).op_id;
+    drop(store);
+    lose();
+
+    let store = disk.open();
+    assert_eq!(shown(&store, first), [Some(3), None]);
+    let named = WriteCheckpointRequest::AtLeast(WriteCheckpoint(2));
+    assert_eq!(block_on(store.request_write_checkpoint(&me, named)).unwrap(), WriteCheckpoint(3));
+    block_on(store.append(numbers(&[(&me, 4), (&other, 4)]))).unwrap();
+    assert!(block_on(store.commit(Commit::default())).unwrap().is_none());
+    block_on(store.append(numbers(&[(&me, 5)]))).unwrap();
+    drop(store);
+    lose();
+
+    let store = disk.open();
+    assert_eq!(shown(&store, first), [None, None], "nothing before the checkpoint that carries it");
+    let at = block_on(store.commit(publishing())).unwrap().unwrap().op_id;
+    assert_eq!(shown(&store, at), [Some(4), Some(4)], "what was not committed is not there");
+    drop(store);
+    // The same once more changes nothing.
+    assert_eq!(shown(&disk.open(), at), [Some(4), Some(4)]);
 }
 
 #[test]
