@@ -167,6 +167,131 @@ fn a_write_checkpoint_comes_back_with_everything_committed_before_it() {
     });
 }
 
+/// The application's own write checkpoints, one row per client.
+const CUSTOM: &str = "
+config: { edition: 3 }
+streams:
+  mine:
+    auto_subscribe: true
+    query: SELECT id, name FROM lists WHERE owner_id = auth.user_id()
+event_definitions:
+  write_checkpoints:
+    payloads:
+      - SELECT user_id, client_id, checkpoint FROM checkpoints
+  audited:
+    payloads:
+      - SELECT id FROM lists
+";
+
+fn source_with_checkpoints() -> MemorySource {
+    source().table("checkpoints", ["id", "user_id", "client_id", "checkpoint"])
+}
+
+fn written(user: &str, checkpoint: impl Into<serde_json::Value>) -> serde_json::Value {
+    json!({ "id": user, "user_id": user, "client_id": "device", "checkpoint": checkpoint.into() })
+}
+
+#[test]
+fn a_write_checkpoint_of_the_backend_comes_with_everything_committed_before_it() {
+    let (source, store) = (source_with_checkpoints(), MemoryBucketStore::new());
+    let replicator = Replicator::new(source.clone(), SyncConfig::parse(CUSTOM).unwrap(), store.clone());
+    let service = SyncService::new(store, TokenIsUser);
+    beside(&replicator, async {
+        let mut anna = Follower::open(&service, "anna").await;
+        let mut ben = Follower::open(&service, "ben").await;
+        anna.checkpoint().await;
+        for number in 1..=20_usize {
+            source.put("lists", list(&format!("l{number:02}"), "x", "anna")).unwrap();
+            // As a number, and as the text that a decimal of a database is.
+            let row = if number % 2 == 0 { written("anna", number) } else { written("anna", number.to_string()) };
+            source.put("checkpoints", row).unwrap();
+            while anna.write_checkpoint != Some(WriteCheckpoint(number as i64)) {
+                anna.checkpoint().await;
+            }
+            assert_eq!(anna.rows.len(), number, "the write must be there when its checkpoint is");
+        }
+        // The number comes first in a transaction that is appended in parts.
+        source
+            .transaction(|transaction| {
+                transaction.put("checkpoints", written("anna", 21))?;
+                (0..12_000).try_for_each(|row| transaction.put("lists", list(&format!("many{row:05}"), "x", "anna")))
+            })
+            .unwrap();
+        while anna.write_checkpoint != Some(WriteCheckpoint(21)) {
+            anna.checkpoint().await;
+        }
+        assert_eq!(anna.rows.len(), 12_020);
+        // By itself it is a change, and it is nobody else's.
+        source.put("checkpoints", written("anna", 1_000)).unwrap();
+        anna.checkpoint().await;
+        assert_eq!(anna.write_checkpoint, Some(WriteCheckpoint(1_000)));
+        source.put("lists", list("b", "x", "ben")).unwrap();
+        ben.until(&[r#"{"id":"b","name":"x"}"#]).await;
+        assert_eq!(ben.write_checkpoint, None);
+        // The service gives numbers above those of the backend.
+        let transport = MemoryTransport::new(service.clone());
+        let asked = transport.write_checkpoint("device", &Credentials::new("anna")).await.unwrap();
+        assert!(asked > WriteCheckpoint(1_000));
+        while anna.write_checkpoint != Some(asked) {
+            anna.checkpoint().await;
+        }
+        source.put("checkpoints", written("anna", 1_001)).unwrap();
+        source.put("lists", list("last", "x", "anna")).unwrap();
+        while !anna.rows.contains_key("last") {
+            anna.checkpoint().await;
+        }
+        assert_eq!(anna.write_checkpoint, Some(asked), "it never falls");
+    });
+    assert_eq!(replicator.status().failed_rows, 0);
+}
+
+#[test]
+fn a_write_checkpoint_that_the_first_copy_finds_is_shown_and_a_restart_changes_nothing() {
+    let (source, store) = (source_with_checkpoints(), MemoryBucketStore::new());
+    source.put("lists", list("l", "x", "anna")).unwrap();
+    source.put("checkpoints", written("anna", 7)).unwrap();
+    let config = SyncConfig::parse(CUSTOM).unwrap();
+    let service = SyncService::new(store.clone(), TokenIsUser);
+    let replicator = Replicator::new(source.clone(), config.clone(), store.clone());
+    beside(&replicator, async {
+        let mut anna = Follower::open(&service, "anna").await;
+        anna.until(&[r#"{"id":"l","name":"x"}"#]).await;
+        assert_eq!(anna.write_checkpoint, Some(WriteCheckpoint(7)));
+    });
+    let before = block_on(store.resume()).unwrap().checkpoint.unwrap().op_id;
+    let again = Replicator::new(source.clone(), config, store.clone());
+    source.put("checkpoints", written("anna", 7)).unwrap();
+    beside(&again, async {
+        while source.acknowledged() < 3 {
+            SystemClock.sleep_until(SystemClock.now() + Duration::from_millis(1)).await;
+        }
+    });
+    assert_eq!(block_on(store.resume()).unwrap().checkpoint.unwrap().op_id, before, "nothing rose");
+}
+
+#[test]
+fn a_write_checkpoint_that_cannot_be_used_is_counted_and_holds_up_nothing() {
+    let (source, store) = (source_with_checkpoints(), MemoryBucketStore::new());
+    let replicator = Replicator::new(source.clone(), SyncConfig::parse(CUSTOM).unwrap(), store.clone());
+    let service = SyncService::new(store, TokenIsUser);
+    beside(&replicator, async {
+        let mut anna = Follower::open(&service, "anna").await;
+        anna.checkpoint().await;
+        source.put("checkpoints", written("anna", 3)).unwrap();
+        source.put("checkpoints", written("anna", 0)).unwrap();
+        source.put("checkpoints", written("anna", "many")).unwrap();
+        source.put("checkpoints", json!({ "id": "nobody", "client_id": "device", "checkpoint": 4 })).unwrap();
+        source.put("lists", list("l", "x", "anna")).unwrap();
+        anna.until(&[r#"{"id":"l","name":"x"}"#]).await;
+        assert_eq!(anna.write_checkpoint, Some(WriteCheckpoint(3)));
+        source.put("checkpoints", written("anna", 4)).unwrap();
+        while anna.write_checkpoint != Some(WriteCheckpoint(4)) {
+            anna.checkpoint().await;
+        }
+    });
+    assert_eq!(replicator.status().failed_rows, 3);
+}
+
 #[test]
 fn what_is_durable_is_acknowledged_and_a_restart_changes_nothing() {
     let (source, store) = (source(), MemoryBucketStore::new());

@@ -17,6 +17,7 @@ use crate::bucket_store::BucketStore;
 use crate::clock::Clock;
 use crate::config::SyncConfig;
 use crate::error::{Error, Result};
+use crate::identity::Identity;
 use crate::memory::MemoryBucketStore;
 use crate::operation::OpId;
 use crate::source::{Reread, SnapshotProgress, Source, SourceEvent, SourcePosition, SourceStart, SourceState};
@@ -25,8 +26,11 @@ use crate::time::{Time, WallTime};
 use crate::value::Value;
 use crate::write_checkpoint::{ClientKey, MarkerToken, WriteCheckpointRequest};
 
-const CONFIG: &str =
-    "config: { edition: 3 }\nstreams:\n  all:\n    auto_subscribe: true\n    query: SELECT id, n, big FROM t\n";
+const CONFIG: &str = "
+config: { edition: 3 }
+streams: { all: { auto_subscribe: true, query: 'SELECT id, n, big FROM t' } }
+event_definitions: { write_checkpoints: { payloads: ['SELECT id AS user_id, n AS checkpoint FROM t WHERE big IS NULL'] } }
+";
 
 /// Sends the batches that it is given, one stream after the other.
 #[derive(Debug, Clone, Default)]
@@ -148,6 +152,13 @@ impl Bench {
 
     fn published(&self) -> Option<OpId> {
         block_on(self.store.resume()).expect("a store").checkpoint.map(|checkpoint| checkpoint.op_id)
+    }
+
+    /// The write checkpoint that a stream of this user may show now.
+    fn shown(&self, user: &str) -> Option<i64> {
+        let client = ClientKey::new(&Identity::new(user), None);
+        let shown = block_on(self.store.write_checkpoints(OpId(u64::MAX), &[client])).expect("a store");
+        shown[0].map(|number| number.0)
     }
 
     /// The last column of a stored row.
@@ -312,6 +323,33 @@ fn a_value_that_was_not_sent_is_not_taken_from_a_row_that_took_over_the_key() {
     ]);
     assert_eq!(bench.big("e"), Some("older".into()));
     assert_eq!(bench.script.0.rereads.load(Ordering::Relaxed), 3);
+}
+
+#[test]
+fn a_write_checkpoint_in_a_row_is_shown_with_the_state_that_the_row_is_part_of() {
+    let mut bench = Bench::new(0);
+    let row = |n| row("u", n, Field::Value(Value::Null));
+    // Its table was read at a moment that the stream reaches later, and what it is about may lie between.
+    bench.send(vec![
+        SourceEvent::SnapshotRows { table: table(), rows: vec![row(7)] },
+        SourceEvent::SnapshotDone { no_checkpoint_before: at(20), state: state() },
+        put(row(3), None),
+        commit(12),
+    ]);
+    assert_eq!(bench.shown("u"), None);
+    bench.send(vec![put(row(7), None), commit(20)]);
+    assert_eq!(bench.shown("u"), Some(7));
+
+    // Half of a transaction, a crash, and the same again from where the store stands.
+    bench.send(vec![put(row(8), None)]);
+    bench.restart();
+    assert_eq!(bench.shown("u"), Some(7));
+    bench.send(vec![put(row(3), None), commit(12), put(row(7), None), commit(20)]);
+    assert_eq!(bench.shown("u"), Some(7), "it never falls");
+    bench.send(vec![put(row(8), None), put(row(9), None), put(row(8), None)]);
+    assert_eq!(bench.shown("u"), Some(7));
+    bench.send(vec![commit(21)]);
+    assert_eq!(bench.shown("u"), Some(9));
 }
 
 #[test]
