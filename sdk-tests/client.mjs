@@ -59,6 +59,15 @@ async function uploadData(database) {
 }
 // endregion: upload
 
+/** Asks a backend that applies uploads later for a write checkpoint of its own. The greater number is the answer. */
+async function postCheckpointRequest(clientId, requestId) {
+  const body = JSON.stringify({ client_id: clientId, checkpoint_request_id: requestId });
+  const headers = { 'content-type': 'application/json' };
+  const response = await fetch(new URL('/checkpoint', uploadUrl), { method: 'POST', headers, body });
+  if (!response.ok) throw new Error(`the checkpoint request answered ${response.status}: ${await response.text()}`);
+  return (await response.json()).checkpoint_request_id;
+}
+
 /** A fetch that asks for one media type or coding instead of those that the SDK prefers. */
 function fetchWith({ accept, encoding }) {
   return (resource, init) => {
@@ -89,13 +98,15 @@ const commands = {
   },
 
   /** Connects, or connects anew with other credentials and parameters. Does not wait for anything to arrive. */
-  async connect({ endpoint, token, upload, params }) {
+  async connect({ endpoint, token, upload, later, params }) {
     credentials = { endpoint, token };
     uploadUrl = upload;
     const connector = { fetchCredentials: async () => credentials, uploadData };
+    if (later) connector.postCheckpointRequest = postCheckpointRequest;
     await db.connect(connector, {
       connectionMethod: SyncStreamConnectionMethod.HTTP,
       params,
+      checkpointMode: later ? 'requests' : undefined,
       crudUploadThrottleMs: 20,
       retryDelayMs: 100
     });

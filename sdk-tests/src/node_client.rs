@@ -76,6 +76,16 @@ impl NodeClient {
         self.command("connect", options).await.map(drop)
     }
 
+    /// The same with a backend that applies uploads later: the SDK asks it for write checkpoints, at `/checkpoint`, instead of the
+    /// service.
+    ///
+    /// # Errors
+    /// If the SDK refuses.
+    pub async fn connect_with_later(&mut self, endpoint: &str, token: &str, upload: &str) -> Result<()> {
+        let options = json!({ "endpoint": endpoint, "token": token, "upload": upload, "later": true, "params": {} });
+        self.command("connect", options).await.map(drop)
+    }
+
     /// Disconnects; the database stays open.
     ///
     /// # Errors

@@ -1,11 +1,13 @@
 //! The official Node SDK, unmodified, against a Syncline server and a real Postgres.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod later_backend;
 mod stack;
 
 use sdk_tests::{NodeClient, Wire};
 use serde_json::{Value as Json, json};
 
+use crate::later_backend::LaterBackend;
 use crate::stack::Stack;
 
 const BSON: &str = "application/vnd.powersync.bson-stream";
@@ -100,6 +102,45 @@ async fn offline_writes_arrive_and_come_back_by_a_write_checkpoint() {
         .any(|response: &Json| response["path"] == "/write-checkpoint2.json" && response["status"] == 200);
     assert!(asked, "no write checkpoint was asked for: {responses:?}");
     anna.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_write_that_the_backend_applies_later_is_shown_until_then_and_comes_back_by_its_own_write_checkpoint() {
+    let stack = Stack::start().await;
+    stack.sql(SEED).await;
+    let mut backend = LaterBackend::start().await;
+    let mut anna = stack.client("anna", Wire::default()).await;
+    let mut other = stack.client("another device", Wire::default()).await;
+    stack.connect_with_later(&mut anna, "anna", backend.url()).await;
+    stack.connect(&mut other, "anna").await;
+    anna.first_sync().await.unwrap();
+    other.first_sync().await.unwrap();
+    stack.agree(&mut anna, "anna", &[]).await;
+    for round in 1..=3 {
+        let name = json!([format!("written {round}")]);
+        anna.execute("UPDATE lists SET name = ? WHERE id = 'l1'", name.clone()).await.unwrap();
+        let (client, checkpoint) = backend.uploaded().await;
+        anna.uploaded().await.unwrap();
+        // What others write meanwhile comes to every device but this one, which would lose sight of its own write.
+        stack.sql(&format!("INSERT INTO lists VALUES ('m{round}', 'meanwhile', 'anna')")).await;
+        stack.agree(&mut other, "anna", &[]).await;
+        let local = "SELECT count(*) AS n, (SELECT name FROM lists WHERE id = 'l1') AS name FROM lists";
+        assert_eq!(anna.query(local).await.unwrap(), json!([{ "n": 1 + round, "name": name[0] }]));
+        stack
+            .sql(&format!(
+                "UPDATE lists SET name = 'written {round}, and corrected' WHERE id = 'l1';
+                 INSERT INTO checkpoints VALUES ('anna', '{client}', {checkpoint})
+                     ON CONFLICT (user_id, client_id) DO UPDATE SET checkpoint = excluded.checkpoint"
+            ))
+            .await;
+        stack.agree(&mut anna, "anna", &[]).await;
+    }
+    let responses = anna.responses().await.unwrap();
+    let of_service = ["/write-checkpoint2.json", "/sync/checkpoint-request"];
+    let asked = responses.iter().any(|response| of_service.iter().any(|path| response["path"] == *path));
+    assert!(!asked, "it waited for a number of the service: {responses:?}");
+    anna.close().await.unwrap();
+    other.close().await.unwrap();
 }
 
 #[tokio::test]

@@ -18,6 +18,8 @@ const TABLES: &str = "
     CREATE TABLE todos (
         id text PRIMARY KEY, list_id text, title text, done boolean NOT NULL DEFAULT false, weight double precision,
         owner_id text NOT NULL);
+    CREATE TABLE checkpoints (
+        user_id text, client_id text, checkpoint bigint NOT NULL, PRIMARY KEY (user_id, client_id));
     CREATE PUBLICATION syncline FOR ALL TABLES;";
 
 const CONFIG: &str = "
@@ -28,6 +30,10 @@ streams:
     query: SELECT * FROM lists WHERE owner_id = auth.user_id()
   todos_of_list:
     query: SELECT * FROM todos WHERE list_id = subscription.parameter('list') AND owner_id = auth.user_id()
+event_definitions:
+  checkpoint_requests:
+    payloads:
+      - SELECT user_id, client_id, checkpoint FROM checkpoints
 ";
 
 /// A Postgres, a server and a directory for files; all of it goes when this is dropped.
@@ -105,6 +111,11 @@ impl Stack {
     pub(crate) async fn connect(&self, client: &mut NodeClient, user: &str) {
         let endpoint = format!("http://{}", self.address);
         client.connect(&endpoint, &token(user), &format!("{endpoint}/api/upload")).await.unwrap();
+    }
+
+    /// Connects a client as this user whose uploads go to a backend that applies them later.
+    pub(crate) async fn connect_with_later(&self, client: &mut NodeClient, user: &str, upload: &str) {
+        client.connect_with_later(&format!("http://{}", self.address), &token(user), upload).await.unwrap();
     }
 
     fn file(&self, name: &str) -> PathBuf {
