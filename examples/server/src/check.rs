@@ -1,6 +1,6 @@
 //! `check`: everything that can be found wrong without changing anything, all at once.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value as Json, json};
@@ -8,15 +8,24 @@ use syncline_core::{Diagnostic, EditorDiagnostic, SourceSchema, SyncConfig};
 use syncline_storage_sqlite::SqliteBucketStore;
 use tokio::net::TcpListener;
 
+use crate::explain::{Request, explanations};
 use crate::settings::Settings;
 
-/// How to say what was found.
+/// What else to look at, and how to say what was found.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Manner {
-    /// One JSON document: `parts`, each with its `problem` or null, and the `diagnostics` of the sync config as the Language
-    /// Server Protocol has them.
+    /// One JSON document: `parts`, each with its `problem` or null, the `diagnostics` of the sync config as the Language
+    /// Server Protocol has them, and what is `explained`.
     #[arg(long)]
     json: bool,
+    /// Says for each row of this file whether the sync config gives it to the user, and why, as the command `explain` does.
+    #[arg(long, value_name = "ROWS", requires = "user")]
+    explain: Option<PathBuf>,
+    /// The user: the claim `sub` of the token.
+    #[arg(long, requires = "explain")]
+    user: Option<String>,
+    #[command(flatten)]
+    request: Request,
 }
 
 /// What was found, part by part.
@@ -25,6 +34,8 @@ struct Found {
     parts: Vec<(&'static str, Option<String>)>,
     /// The text of the sync config, and what is to be said of it.
     config: Option<(String, Vec<Diagnostic>)>,
+    /// What decides for each row that was asked about.
+    explained: Vec<String>,
 }
 
 impl Found {
@@ -46,12 +57,19 @@ impl Found {
             let help = warning.suggestion.as_ref().map(|help| format!(" ({help})")).unwrap_or_default();
             println!("warning  sync config at {line}:{column}, `{written}`: {message}{help}");
         }
+        for explained in &self.explained {
+            println!("{explained}");
+        }
     }
 
     fn json(&self) -> Json {
         let parts = self.parts.iter().map(|(part, problem)| json!({ "part": part, "problem": problem }));
         let diagnostics = self.config.as_ref().map(|(text, list)| EditorDiagnostic::all(text, list));
-        json!({ "parts": parts.collect::<Vec<_>>(), "diagnostics": diagnostics.unwrap_or_default() })
+        json!({
+            "parts": parts.collect::<Vec<_>>(),
+            "diagnostics": diagnostics.unwrap_or_default(),
+            "explained": self.explained,
+        })
     }
 }
 
@@ -67,6 +85,10 @@ pub(crate) async fn check(settings: &Settings, manner: &Manner) -> Result<()> {
     };
     let config = sync_config(settings, schema.as_ref(), &mut found);
     found.add("store", check_store(&settings.store, config.as_ref().ok()).await);
+    if let (Some(user), Some(rows), Ok(config)) = (&manner.user, &manner.explain, &config) {
+        let explained = explanations(config, user, &manner.request, rows).map(|explained| found.explained = explained);
+        found.add("rows to explain", explained);
+    }
     let selection = config.as_ref().ok().map(|config| config.selection().clone());
     found.add("sync config", config.map(drop));
     let database = match source {

@@ -1,7 +1,7 @@
-//! `explain`: which rows of a file a user would get, and for each row what decides it.
+//! `explain`, and `check --explain`: which rows of a file a user would get, and for each row what decides it.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value as Json};
@@ -12,21 +12,28 @@ use syncline_core::{
 
 use crate::settings::Settings;
 
+/// What the user asks with.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Request {
+    /// Further claims of the token, as a JSON object.
+    #[arg(long, default_value = "{}", requires = "user")]
+    claims: String,
+    /// The parameters of the connection, as a JSON object.
+    #[arg(long, default_value = "{}", requires = "user")]
+    parameters: String,
+    /// A stream that is subscribed to, with its parameters if it has any: `items` or `items={"list":"l1"}`.
+    #[arg(long, requires = "user")]
+    subscribe: Vec<String>,
+}
+
 /// Who asks, and for which rows.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Question {
     /// The user: the claim `sub` of the token.
     #[arg(long)]
     user: String,
-    /// Further claims of the token, as a JSON object.
-    #[arg(long, default_value = "{}")]
-    claims: String,
-    /// The parameters of the connection, as a JSON object.
-    #[arg(long, default_value = "{}")]
-    parameters: String,
-    /// A stream that is subscribed to, with its parameters if it has any: `items` or `items={"list":"l1"}`.
-    #[arg(long)]
-    subscribe: Vec<String>,
+    #[command(flatten)]
+    request: Request,
     /// A JSON file with the rows of each table: `{"lists": [{"id": "l1", …}], …}`. Rows that lookups need belong in it too.
     rows: PathBuf,
 }
@@ -40,31 +47,38 @@ struct Row {
 
 /// Prints the explanation of every row.
 pub(crate) fn explain(settings: &Settings, question: &Question) -> Result<()> {
-    let config = settings.sync_config()?;
-    let mut identity = Identity::new(&question.user);
-    for (name, value) in object("claims", &question.claims)? {
+    let Question { user, request, rows } = question;
+    for explained in explanations(&settings.sync_config()?, user, request, rows)? {
+        println!("{explained}");
+    }
+    Ok(())
+}
+
+/// The explanation of every row of a file.
+pub(crate) fn explanations(config: &SyncConfig, user: &str, asked: &Request, path: &Path) -> Result<Vec<String>> {
+    let mut identity = Identity::new(user);
+    for (name, value) in object("claims", &asked.claims)? {
         identity = identity.claim(name, value);
     }
-    let parameters = object("parameters", &question.parameters)?;
-    let subscriptions =
-        question.subscribe.iter().map(|text| subscription(&config, text)).collect::<Result<Vec<_>>>()?;
+    let parameters = object("parameters", &asked.parameters)?;
+    let subscriptions = asked.subscribe.iter().map(|text| subscription(config, text)).collect::<Result<Vec<_>>>()?;
     let request = ConfigRequest {
         identity: &identity,
         parameters: &parameters,
         include_defaults: true,
         subscriptions: &subscriptions,
     };
-    let rows = read_rows(question)?;
+    let rows = read_rows(path)?;
     let mut evaluation = Evaluation::new();
     for row in &rows {
         config.bind(&row.table).evaluate_lookups(&row.values, &mut evaluation);
     }
-    for row in &rows {
+    let explained = rows.iter().map(|row| {
         let explanation =
             config.explain(&request, &row.table, &row.values, |wanted| found(&evaluation.lookups, wanted));
-        println!("{}: {explanation}", row.label);
-    }
-    Ok(())
+        format!("{}: {explanation}", row.label)
+    });
+    Ok(explained.collect())
 }
 
 /// What a lookup finds among all rows of the file.
@@ -73,9 +87,9 @@ fn found(entries: &[EvaluatedLookup], wanted: &ConfigLookup) -> LookupRows {
     LookupRows { rows: entries.flat_map(|entry| entry.outputs.iter().cloned()).collect() }
 }
 
-fn read_rows(question: &Question) -> Result<Vec<Row>> {
-    let path = question.rows.display();
-    let text = fs::read_to_string(&question.rows).with_context(|| format!("cannot read {path}"))?;
+fn read_rows(path: &Path) -> Result<Vec<Row>> {
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let path = path.display();
     let tables: Map<String, Json> =
         serde_json::from_str(&text).with_context(|| format!("{path} must hold a JSON object of tables"))?;
     let mut rows = Vec::new();

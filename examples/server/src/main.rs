@@ -5,7 +5,8 @@
 //!
 //! ```text
 //! syncline-server --config syncline.toml check   # says what is wrong: settings, sync config, database, store, address
-//! syncline-server --config syncline.toml explain --user anna rows.json   # says which rows a user gets, and why
+//! syncline-server --config syncline.toml check --explain rows.json --user anna   # and which rows a user gets, and why
+//! syncline-server --config syncline.toml explain --user anna rows.json   # the latter alone, without a database
 //! syncline-server --config syncline.toml         # runs
 //! ```
 //!

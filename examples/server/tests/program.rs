@@ -385,3 +385,41 @@ streams:
     let ben = explain("ben");
     assert!(ben.contains("the request has no bucket: lookup 0 finds nothing for [\"ben\"]"), "{ben}");
 }
+
+#[tokio::test]
+async fn check_explains_rows_beside_everything_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let url = database().await;
+    write_settings(folder, "");
+    let rows = json!({ "lists": [{ "id": "l1", "owner_id": "anna" }, { "id": "l2", "owner_id": "ben" }] });
+    fs::write(folder.join("rows.json"), rows.to_string()).unwrap();
+    let run = |options: &[&str]| {
+        let rows = folder.join("rows.json");
+        let options = options.iter().map(|option| if *option == "ROWS" { rows.as_os_str() } else { option.as_ref() });
+        let Output { status, stdout, stderr } =
+            program(folder, Some(&url)).arg("check").args(options).output().unwrap();
+        (status.success(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+    };
+    let (right, said, _) = run(&["--explain", "ROWS", "--user", "anna"]);
+    assert!(right && said.contains("ok       database") && said.contains("ok       rows to explain"), "{said}");
+    assert!(
+        said.contains("lists \"l1\": the row is sent") && said.contains("lists \"l2\": the row is not sent"),
+        "{said}"
+    );
+    let (right, said, _) = run(&["--json", "--explain", "ROWS", "--user", "ben"]);
+    let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+    let explained: Vec<_> = said["explained"].as_array().unwrap().iter().map(|one| one.as_str().unwrap()).collect();
+    assert!(right && explained.len() == 2 && explained[1].starts_with("lists \"l2\": the row is sent"), "{said}");
+
+    // What is wrong with the question is one more problem.
+    fs::write(folder.join("rows.json"), "[]").unwrap();
+    let (right, said, _) = run(&["--explain", "ROWS", "--user", "anna"]);
+    assert!(!right && said.contains("problem  rows to explain: ") && said.contains("ok       database"), "{said}");
+    let (right, _, why) = run(&["--explain", "ROWS"]);
+    assert!(!right && why.contains("--user"), "{why}");
+    let (right, _, why) = run(&["--user", "anna"]);
+    assert!(!right && why.contains("--explain"), "{why}");
+    let (right, _, why) = run(&["--claims", "{}"]);
+    assert!(!right && why.contains("--user"), "{why}");
+}
