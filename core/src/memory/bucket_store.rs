@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use bytestring::ByteString;
 use futures::stream::BoxStream;
 
 use super::marker_requests::MarkerRequests;
 use super::staged::Staged;
 use super::stored_bucket::StoredBucket;
+use super::stored_lookups::StoredLookups;
 use crate::bucket::{BucketId, Generation};
 use crate::bucket_read::BucketRead;
 use crate::bucket_store::{
@@ -63,18 +63,11 @@ struct State {
     dropped: OpId,
     buckets: BTreeMap<BucketId, StoredBucket>,
     rows: BTreeMap<RowKey, CurrentRow>,
-    lookups: BTreeMap<LookupKey, BTreeMap<RowKey, Vec<LookupState>>>,
+    lookups: StoredLookups,
     requests: MarkerRequests,
     staged: Staged,
     /// Where the next round of compaction goes on.
     compact_from: Option<BucketId>,
-}
-
-/// What a row yields for a lookup key from an operation id on.
-#[derive(Debug)]
-struct LookupState {
-    from: OpId,
-    outputs: Vec<ByteString>,
 }
 
 impl Default for MemoryBucketStore {
@@ -169,7 +162,7 @@ impl State {
             dropped: OpId::ZERO,
             buckets: BTreeMap::new(),
             rows: BTreeMap::new(),
-            lookups: BTreeMap::new(),
+            lookups: StoredLookups::default(),
             requests: MarkerRequests::default(),
             staged: Staged::default(),
             compact_from: None,
@@ -189,60 +182,20 @@ impl State {
         Ok(())
     }
 
-    /// Moves what is staged to the committed state.
-    fn apply(&mut self, mut staged: Staged) -> ChangeCollector {
-        self.last_op = staged.last_op;
-        for (bucket, mut builder) in staged.chunks {
-            self.buckets.entry(bucket).or_default().push(builder.finish());
-        }
-        for (key, row) in staged.rows {
-            match row {
-                Some(row) => self.rows.insert(key, row),
-                None => self.rows.remove(&key),
-            };
-        }
-        for (from, entry) in staged.lookups {
-            let states = self.lookups.entry(entry.key).or_default().entry(entry.row).or_default();
-            states.retain(|state| state.from != from);
-            states.push(LookupState { from, outputs: entry.outputs });
-        }
-        std::mem::take(&mut staged.changes)
-    }
-
     /// Drops buckets and lookups of definitions that are neither deployed nor published. Rows may still name them, but
     /// nobody is sent their operations any more.
     fn drop_unused(&mut self, checkpoint: Option<Checkpoint>) {
         let Some(Checkpoint { op_id, config, .. }) = checkpoint else { return };
         let definitions = self.config.iter().chain([&config]).flat_map(|config| &config.definitions);
         let live: BTreeSet<_> = definitions.map(|definition| definition.id).collect();
-        let (buckets, lookups) = (self.buckets.len(), self.lookups.len());
+        let buckets = self.buckets.len();
         self.buckets.retain(|bucket, _| live.contains(&bucket.definition));
-        self.lookups.retain(|key, _| live.contains(&key.index));
         if self.buckets.len() < buckets {
             self.dropped = op_id;
         }
-        if self.lookups.len() < lookups {
+        if self.lookups.retain(|key| live.contains(&key.index)) {
             self.lookup_floor = self.lookup_floor.max(op_id);
         }
-    }
-
-    /// Keeps only the newest state of each lookup entry at `published`.
-    fn compact_lookups(&mut self, published: OpId) {
-        let mut floor = self.lookup_floor;
-        self.lookups.retain(|_, rows| {
-            rows.retain(|_, states| {
-                let newest = states.partition_point(|state| state.from <= published);
-                let gone = states[..newest].last().is_some_and(|state| state.outputs.is_empty());
-                let drop = if gone { newest } else { newest.saturating_sub(1) };
-                if drop > 0 {
-                    floor = floor.max(states[newest - 1].from);
-                    states.drain(..drop);
-                }
-                !states.is_empty()
-            });
-            !rows.is_empty()
-        });
-        self.lookup_floor = floor;
     }
 }
 
@@ -286,17 +239,16 @@ impl BucketStore for MemoryBucketStore {
         });
         let config_changed = deployed.is_some() && deployed != state.config;
         let mut staged = std::mem::take(&mut state.staged);
-        let confirmed = std::mem::take(&mut staged.write_checkpoints);
-        let clients = state.requests.rising(&commit.markers, &confirmed);
+        let clients = state.requests.rising(&commit.markers, staged.write_checkpoints());
         let taken = published.0.max(state.floor.0.saturating_sub(1));
-        if (config_changed || !clients.is_empty()) && staged.last_op == taken {
-            // So that every checkpoint has its own id, which none of before a reset had.
-            staged.last_op += 1;
-        }
-        let mut changes = state.apply(staged);
+        // So that every checkpoint has its own id, which none of before a reset had.
+        let needs_id = (config_changed || !clients.is_empty()) && staged.last_op() == taken;
+        let last_op = OpId(staged.last_op() + u64::from(needs_id));
+        state.last_op = last_op.0;
+        let State { buckets, rows, lookups, .. } = &mut *state;
+        let mut changes = staged.apply(buckets, rows, lookups);
         clients.iter().for_each(|client| changes.client(client));
-        let last_op = OpId(state.last_op);
-        state.requests.resolve(&commit.markers, &confirmed, last_op, published);
+        state.requests.resolve(&commit.markers, staged.write_checkpoints(), last_op, published);
         state.staged = Staged::after(last_op.0);
         state.next_definition = next_definition;
         if config_changed {
@@ -317,7 +269,7 @@ impl BucketStore for MemoryBucketStore {
 
     async fn reset(&self) -> Result<()> {
         let mut state = self.state();
-        let last_op = state.last_op.max(state.staged.last_op);
+        let last_op = state.last_op.max(state.staged.last_op());
         let generation = Generation(mix(u64::from(state.generation.0).wrapping_add(1 << 32)));
         let mut requests = std::mem::take(&mut state.requests);
         let token = state.token();
@@ -339,7 +291,7 @@ impl BucketStore for MemoryBucketStore {
             dropped: OpId::ZERO,
             buckets: BTreeMap::new(),
             rows: BTreeMap::new(),
-            lookups: BTreeMap::new(),
+            lookups: StoredLookups::default(),
             requests,
             staged: Staged::after(last_op),
             compact_from: None,
@@ -356,14 +308,7 @@ impl BucketStore for MemoryBucketStore {
         let state = self.state();
         state.check_floor(at, state.lookup_floor)?;
         let at = at.min(self.published());
-        let rows_of = |key: &LookupKey| {
-            let newest = |states: &Vec<LookupState>| {
-                let newest = states.iter().rev().find(|state| state.from <= at);
-                newest.map(|state| state.outputs.clone()).unwrap_or_default()
-            };
-            state.lookups.get(key).into_iter().flat_map(BTreeMap::values).flat_map(newest).collect()
-        };
-        Ok(keys.iter().map(|key| LookupRows { rows: rows_of(key) }).collect())
+        Ok(keys.iter().map(|key| state.lookups.rows(key, at)).collect())
     }
 
     async fn checksums(&self, at: OpId, buckets: &[BucketId]) -> Result<Vec<BucketChecksum>> {
@@ -437,7 +382,8 @@ impl BucketStore for MemoryBucketStore {
         let mut done = Compacted::default();
         let from = state.compact_from.take();
         if from.is_none() {
-            state.compact_lookups(published);
+            let floor = state.lookups.compact(published);
+            state.lookup_floor = state.lookup_floor.max(floor.unwrap_or_default());
             state.drop_unused(self.shared.checkpoints.current());
         }
         let mut compact_from = None;

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::stored_bucket::StoredBucket;
+use super::stored_lookups::StoredLookups;
 use crate::bucket::BucketId;
 use crate::bucket_store::{AppendBatch, CurrentRow, LookupEntry};
 use crate::changes::ChangeCollector;
@@ -11,45 +13,65 @@ use crate::operation::{NewOperation, OpId};
 use crate::table::{RowKey, TableId};
 use crate::write_checkpoint::{ClientKey, WriteCheckpoint};
 
-/// Changes on top of the committed state.
+/// What was appended to a store since its last commit. [`MemoryBucketStore`](super::MemoryBucketStore) stages so; so may any
+/// store that keeps its rows in memory and makes them durable by other means.
 #[derive(Debug, Default)]
-pub(super) struct Staged {
-    /// The last operation id given.
-    pub(super) last_op: u64,
-    pub(super) chunks: BTreeMap<BucketId, ChunkBuilder>,
-    pub(super) rows: BTreeMap<RowKey, Option<CurrentRow>>,
-    pub(super) lookups: Vec<(OpId, LookupEntry)>,
-    pub(super) write_checkpoints: BTreeMap<ClientKey, WriteCheckpoint>,
-    pub(super) changes: ChangeCollector,
-    /// Whether an append failed half-way: nothing may be committed then.
+pub struct Staged {
+    last_op: u64,
+    chunks: BTreeMap<BucketId, ChunkBuilder>,
+    rows: BTreeMap<RowKey, Option<CurrentRow>>,
+    lookups: Vec<(OpId, LookupEntry)>,
+    write_checkpoints: BTreeMap<ClientKey, WriteCheckpoint>,
+    changes: ChangeCollector,
+    /// Whether something failed half-way: nothing may be committed then.
     failed: bool,
 }
 
 impl Staged {
-    pub(super) fn after(last_op: u64) -> Self {
+    /// Nothing, on top of a state whose last operation id is this one.
+    pub fn after(last_op: u64) -> Self {
         Self { last_op, ..Self::default() }
     }
 
-    /// Refuses to go on after a failed append.
-    pub(super) fn check(&self) -> Result<()> {
+    /// Whether it may be committed.
+    ///
+    /// # Errors
+    /// `Unavailable` after an append that failed, or once it was [spoiled](Self::spoil).
+    pub fn check(&self) -> Result<()> {
         if self.failed {
-            return Err(Error::unavailable("an earlier append failed; start again from resume"));
+            return Err(Error::unavailable("an append or a commit failed; start again from resume"));
         }
         Ok(())
     }
 
-    pub(super) fn row<'a>(
-        &'a self,
-        committed: &'a BTreeMap<RowKey, CurrentRow>,
-        key: &RowKey,
-    ) -> Option<&'a CurrentRow> {
+    /// Lets nothing be appended or committed any more.
+    pub fn spoil(&mut self) {
+        self.failed = true;
+    }
+
+    /// The last operation id that was given.
+    pub fn last_op(&self) -> u64 {
+        self.last_op
+    }
+
+    /// The largest number of each client that the source confirmed.
+    pub fn write_checkpoints(&self) -> &BTreeMap<ClientKey, WriteCheckpoint> {
+        &self.write_checkpoints
+    }
+
+    /// A row as it is then, on top of those that are committed.
+    pub fn row<'a>(&'a self, committed: &'a BTreeMap<RowKey, CurrentRow>, key: &RowKey) -> Option<&'a CurrentRow> {
         match self.rows.get(key) {
             Some(staged) => staged.as_ref(),
             None => committed.get(key),
         }
     }
 
-    pub(super) fn append(&mut self, batch: AppendBatch, committed: &BTreeMap<RowKey, CurrentRow>) -> Result<()> {
+    /// Stages a batch on top of the rows that are committed.
+    ///
+    /// # Errors
+    /// Those of [`check`](Self::check); `Invalid` for an operation that no chunk can hold.
+    pub fn append(&mut self, batch: AppendBatch, committed: &BTreeMap<RowKey, CurrentRow>) -> Result<()> {
         self.check()?;
         self.failed = true;
         let mut lookups = Vec::new();
@@ -75,6 +97,29 @@ impl Staged {
         }
         self.failed = false;
         Ok(())
+    }
+
+    /// Moves operations, rows and lookups to the committed state, and says what changed. Write checkpoints are for the caller to
+    /// [resolve](super::MarkerRequests::resolve).
+    pub fn apply(
+        &mut self,
+        buckets: &mut BTreeMap<BucketId, StoredBucket>,
+        rows: &mut BTreeMap<RowKey, CurrentRow>,
+        lookups: &mut StoredLookups,
+    ) -> ChangeCollector {
+        for (bucket, mut builder) in std::mem::take(&mut self.chunks) {
+            buckets.entry(bucket).or_default().push(builder.finish());
+        }
+        for (key, row) in std::mem::take(&mut self.rows) {
+            match row {
+                Some(row) => rows.insert(key, row),
+                None => rows.remove(&key),
+            };
+        }
+        for (from, entry) in std::mem::take(&mut self.lookups) {
+            lookups.push(from, entry);
+        }
+        std::mem::take(&mut self.changes)
     }
 
     fn operation(&mut self, operation: &NewOperation) -> Result<()> {

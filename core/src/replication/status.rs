@@ -22,7 +22,8 @@ pub struct ReplicationStatus {
     pub commits: u64,
     /// Row changes since the start.
     pub rows: u64,
-    /// Rows since the start that could not be evaluated, by a query or in part; they left the buckets of that query.
+    /// Rows since the start that could not be evaluated, by a query or in part; they left the buckets of that query. A row
+    /// whose write checkpoint cannot be used is one too.
     pub failed_rows: u64,
 }
 

@@ -15,9 +15,9 @@
 //! with*, so that it need not be in the journal. Whether the store owes nothing else is for `bucket_store_tests!` to say, in
 //! `tests/conformance.rs`.
 //!
-//! The core brings parts: `ChunkBuilder` for operations as they are sent, `StoredBucket` and `MarkerRequests` for those who
-//! keep buckets and write checkpoints in memory, `CheckpointFeed` and `MarkerFeed` for those who wait. A store that keeps
-//! its buckets elsewhere uses `BucketRead` and `Compactor`, of which `StoredBucket` is made.
+//! The core brings parts: `Staged`, `StoredBucket`, `StoredLookups` and `MarkerRequests` for those who keep everything in memory,
+//! `CheckpointFeed` and `MarkerFeed` for those who wait. A store that keeps its buckets elsewhere uses `ChunkBuilder` for
+//! operations as they are sent, and `BucketRead` and `Compactor`, of which `StoredBucket` is made.
 //!
 //! What it leaves out: the journal shrinks only when it is opened; a commit blocks its thread while the disk syncs, where a
 //! larger store gives the disk a thread of its own; after a write that failed it takes no more until it is opened again; and

@@ -14,7 +14,7 @@ use syncline_core::{
 };
 
 use crate::journal::Journal;
-use crate::state::{Event, Outputs, State};
+use crate::state::{Event, State};
 
 /// A bucket store in memory, which a journal on disk makes durable.
 #[derive(Debug)]
@@ -122,7 +122,7 @@ impl BucketStore for JournalStore {
         let mut writer = self.writer();
         self.state().check(&commit)?;
         let event = Event::Committed(std::mem::take(&mut writer.appended), commit.clone());
-        writer.journal.append(&event).inspect_err(|_| self.state().spoil_staged())?;
+        writer.journal.append(&event).inspect_err(|_| self.state().staged.spoil())?;
         let tokens = commit.markers.clone();
         let (checkpoint, changes) = self.state().commit(commit);
         self.markers.resolve(&tokens);
@@ -153,12 +153,7 @@ impl BucketStore for JournalStore {
         let state = self.state();
         check_floor(at, state.lookup_floor)?;
         let at = at.min(state.published());
-        let newest = |states: &Outputs| states.iter().rev().find(|(from, _)| *from <= at).cloned();
-        let rows_of = |key| state.lookups.get(key).into_iter().flat_map(|rows| rows.values()).filter_map(newest);
-        Ok(keys
-            .iter()
-            .map(|key| LookupRows { rows: rows_of(key).flat_map(|(_, outputs)| outputs).collect() })
-            .collect())
+        Ok(keys.iter().map(|key| state.lookups.rows(key, at)).collect())
     }
 
     async fn checksums(&self, at: OpId, buckets: &[BucketId]) -> Result<Vec<BucketChecksum>> {
@@ -220,7 +215,8 @@ impl BucketStore for JournalStore {
         let (published, mut done) = (state.published(), Compacted::default());
         let from = writer.compact_from.take();
         if from.is_none() {
-            state.compact_lookups();
+            let floor = state.lookups.compact(published);
+            state.lookup_floor = state.lookup_floor.max(floor.unwrap_or_default());
         }
         for (id, bucket) in state.buckets.iter_mut().filter(|(id, _)| from.as_ref().is_none_or(|from| *id >= from)) {
             if done.operations >= limits.max_operations {
