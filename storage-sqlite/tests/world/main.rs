@@ -5,6 +5,7 @@
 
 mod bell;
 mod buckets;
+mod confirmed_numbers;
 mod device;
 mod disk_file;
 mod screen;
