@@ -164,7 +164,10 @@ impl Writer {
         let mut changes = self.write(&commit.source_state, &commit.replicator_state, meta, config_changed)?;
         // From here on the commit is durable.
         changes.merge(rising);
-        let confirmed = if confirms { self.deliver_confirmed(published) } else { Ok(()) };
+        if confirms {
+            // If it fails, nobody is told of the checkpoint: `resume` does it again, and tells then.
+            self.deliver_confirmed(published)?;
+        }
         let resolved = match clients.is_empty() {
             true => Ok(()),
             false => self.requests()?.resolve(&commit.markers, self.meta.last_op, published),
@@ -179,7 +182,6 @@ impl Writer {
             self.checkpoints.publish(checkpoint.clone());
         }
         resolved?;
-        confirmed?;
         self.failed = false;
         if let Some(wal) = &mut self.wal {
             wal.trim(&self.connection);

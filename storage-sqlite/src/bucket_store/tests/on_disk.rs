@@ -249,6 +249,30 @@ fn a_confirmed_number_that_reached_the_first_file_alone_is_found_again() {
     assert_eq!(shown(&disk.open(), at), [Some(4), Some(4)]);
 }
 
+/// Streams that were told of the checkpoint too early would not look again.
+#[test]
+fn a_checkpoint_is_told_when_the_numbers_that_it_confirms_are_there() {
+    let disk = Disk::new();
+    let me = ClientKey("me".into());
+    let store = disk.open();
+    deploy(&store, &["a"]);
+    let mut checkpoints = store.checkpoints();
+    block_on(checkpoints.next()).unwrap().unwrap();
+    let requests = Connection::open(disk.0.path().join("buckets.db-write-checkpoints")).unwrap();
+    let refuse = "CREATE TRIGGER refuse BEFORE INSERT ON requests BEGIN SELECT RAISE(ABORT, 'no'); END";
+    requests.execute_batch(refuse).unwrap();
+    let write_checkpoints = [(me.clone(), WriteCheckpoint(7))].into();
+    block_on(store.append(AppendBatch { write_checkpoints, ..AppendBatch::default() })).unwrap();
+    assert!(block_on(store.commit(publishing())).is_err());
+    assert!(checkpoints.next().now_or_never().is_none());
+    assert!(block_on(store.resume()).is_err());
+    requests.execute_batch("DROP TRIGGER refuse").unwrap();
+    block_on(store.resume()).unwrap();
+    let told = block_on(checkpoints.next()).unwrap().unwrap();
+    assert!(matches!(told.changes, Changes::Unknown));
+    assert_eq!(block_on(store.write_checkpoints(told.checkpoint.op_id, &[me])).unwrap(), [Some(WriteCheckpoint(7))]);
+}
+
 #[test]
 fn many_requests_at_once_share_a_marker_and_all_are_answered() {
     let disk = Disk::new();
