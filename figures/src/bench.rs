@@ -15,6 +15,8 @@ use syncline_storage_sqlite::SqliteBucketStore;
 use tokio::task::JoinHandle;
 use tokio_postgres::NoTls;
 
+use crate::figure::median;
+
 /// No figure waits longer than this for anything.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(300);
 
@@ -216,14 +218,58 @@ impl Server {
     }
 }
 
-/// Rows in a second.
-pub(crate) fn rate(rows: u64, begun: Instant) -> f64 {
-    rows as f64 / begun.elapsed().as_secs_f64()
+/// Wall and processor time of the runs of one side.
+#[derive(Debug, Default)]
+pub(crate) struct Times {
+    wall: Vec<f64>,
+    processor: Vec<f64>,
 }
 
-/// The most memory that this process has held, in MB, since it was last reset.
-pub(crate) fn peak_memory_mb() -> Option<f64> {
+/// When a run began.
+#[derive(Debug)]
+pub(crate) struct Begun {
+    wall: Instant,
+    processor: f64,
+}
+
+impl Begun {
+    pub(crate) fn now() -> Self {
+        Self { wall: Instant::now(), processor: processor_seconds() }
+    }
+}
+
+impl Times {
+    /// A run that began then has ended.
+    pub(crate) fn push(&mut self, begun: &Begun) {
+        self.wall.push(begun.wall.elapsed().as_secs_f64());
+        self.processor.push(processor_seconds() - begun.processor);
+    }
+
+    /// So many things a second, in the middle run.
+    pub(crate) fn rate(&self, count: u64) -> f64 {
+        count as f64 / median(self.wall.clone())
+    }
+
+    /// Seconds of processor time of this process in the middle run.
+    pub(crate) fn processor(&self) -> f64 {
+        median(self.processor.clone())
+    }
+}
+
+/// Seconds of processor time of this process so far; 0 where the system does not tell.
+pub(crate) fn processor_seconds() -> f64 {
+    let read = || {
+        let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+        let mut fields = stat.rsplit(')').next()?.split_whitespace().skip(11);
+        let ticks = fields.next()?.parse::<f64>().ok()? + fields.next()?.parse::<f64>().ok()?;
+        Some(ticks / 100.0)
+    };
+    read().unwrap_or_default()
+}
+
+/// A number of `/proc/self/status` that is given in kB, in bytes.
+pub(crate) fn memory(field: &str) -> Option<f64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    Some(line.split_whitespace().nth(1)?.parse::<f64>().ok()? / 1_024.0)
+    let line = status.lines().find(|line| line.starts_with(field))?;
+    Some(line.split_whitespace().nth(1)?.parse::<f64>().ok()? * 1_024.0)
 }

@@ -1,6 +1,6 @@
 //! The first sync of a client: download, verify, publish, over a socket into a file.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use async_trait::async_trait;
@@ -10,8 +10,8 @@ use syncline_core::{BoxError, Connector, Credentials, LocalTransaction, SyncClie
 use syncline_storage_sqlite::{Database, Schema, Table};
 use syncline_transport_http::HttpTransport;
 
-use crate::bench::{Bench, DEADLINE, Server, Task, rate};
-use crate::figure::{Figure, Name, median};
+use crate::bench::{Begun, Bench, DEADLINE, Server, Task, Times};
+use crate::figure::{Figure, Name};
 
 /// A client that only reads.
 #[derive(Debug)]
@@ -78,15 +78,17 @@ pub(crate) async fn first_sync(bench: &Bench) -> Result<Figure> {
     let running = bench.replicate(&source).await?;
     running.until_operations(bench.rows).await?;
     let server = bench.serve(running.store.clone()).await?;
-    let mut rates = Vec::new();
+    let mut times = Times::default();
     for _ in 0..bench.runs {
-        let begun = Instant::now();
+        let begun = Begun::now();
         let client = Client::start(bench, &server).await?;
         client.until_rows(bench.rows).await?;
-        rates.push(rate(bench.rows, begun));
+        times.push(&begun);
         client.stop();
     }
     server.stop().await;
     running.stop().await;
-    Ok(Figure::new(Name::ClientSync, median(rates), format!("{} rows, server in the same process", bench.rows)))
+    let note =
+        format!("{} rows, server in the same process; against the official service and its Node SDK", bench.rows);
+    Ok(Figure::new(Name::ClientSync, times.rate(bench.rows), note).took(times.processor()))
 }

@@ -12,10 +12,19 @@ pub(crate) enum Name {
     Snapshot,
     ServeNdjson,
     ServeBson,
+    ServeHot,
     ClientSync,
+    ClientPublish,
+    LocalWriteSingle,
+    LocalWriteBulk,
+    Watch,
+    PublishPause,
     LatencyP50,
     LatencyP99,
     Fanout1000,
+    IdleConnectionBytes,
+    ServerRssMb,
+    CpuPerMillionRows,
     Evaluate,
     Resolve,
     BucketBytes,
@@ -25,7 +34,7 @@ pub(crate) enum Name {
 }
 
 impl Name {
-    pub(crate) const ALL: [Self; 17] = [
+    pub(crate) const ALL: [Self; 26] = [
         Self::WalReceive,
         Self::ReplicateTxn1,
         Self::ReplicateTxn100,
@@ -33,10 +42,19 @@ impl Name {
         Self::Snapshot,
         Self::ServeNdjson,
         Self::ServeBson,
+        Self::ServeHot,
         Self::ClientSync,
+        Self::ClientPublish,
+        Self::LocalWriteSingle,
+        Self::LocalWriteBulk,
+        Self::Watch,
+        Self::PublishPause,
         Self::LatencyP50,
         Self::LatencyP99,
         Self::Fanout1000,
+        Self::IdleConnectionBytes,
+        Self::ServerRssMb,
+        Self::CpuPerMillionRows,
         Self::Evaluate,
         Self::Resolve,
         Self::BucketBytes,
@@ -54,10 +72,19 @@ impl Name {
             Self::Snapshot => "snapshot",
             Self::ServeNdjson => "serve_ndjson",
             Self::ServeBson => "serve_bson",
+            Self::ServeHot => "serve_hot",
             Self::ClientSync => "client_sync",
+            Self::ClientPublish => "client_publish",
+            Self::LocalWriteSingle => "local_write_single",
+            Self::LocalWriteBulk => "local_write_bulk",
+            Self::Watch => "watch",
+            Self::PublishPause => "publish_pause",
             Self::LatencyP50 => "latency_p50",
             Self::LatencyP99 => "latency_p99",
             Self::Fanout1000 => "fanout_1000",
+            Self::IdleConnectionBytes => "idle_connection_bytes",
+            Self::ServerRssMb => "server_rss_mb",
+            Self::CpuPerMillionRows => "cpu_per_million_rows",
             Self::Evaluate => "evaluate",
             Self::Resolve => "resolve",
             Self::BucketBytes => "bucket_bytes",
@@ -71,6 +98,14 @@ impl Name {
     fn official(self) -> Option<f64> {
         Some(match self {
             Self::WalReceive
+            | Self::ServeHot
+            | Self::ClientPublish
+            | Self::LocalWriteSingle
+            | Self::LocalWriteBulk
+            | Self::Watch
+            | Self::PublishPause
+            | Self::IdleConnectionBytes
+            | Self::CpuPerMillionRows
             | Self::Evaluate
             | Self::Resolve
             | Self::BucketBytes
@@ -87,19 +122,29 @@ impl Name {
             Self::LatencyP50 => 185.0,
             Self::LatencyP99 => 274.0,
             Self::Fanout1000 => 2_200.0,
+            Self::ServerRssMb => 433.0,
         })
+    }
+
+    /// How many times better ours is.
+    fn ratio(self, ours: f64, against: f64) -> f64 {
+        if matches!(self.unit(), "ms" | "bytes" | "MB" | "s") { against / ours } else { ours / against }
     }
 
     fn unit(self) -> &'static str {
         match self {
-            Self::ServeNdjson | Self::ServeBson => "operations/s",
+            Self::ServeNdjson | Self::ServeBson | Self::ServeHot => "operations/s",
             Self::LatencyP50
             | Self::LatencyP99
             | Self::Fanout1000
+            | Self::Watch
+            | Self::PublishPause
             | Self::ManyBucketsChange
             | Self::ManyBucketsRight => "ms",
             Self::Resolve => "requests/s",
-            Self::BucketBytes => "bytes",
+            Self::BucketBytes | Self::IdleConnectionBytes => "bytes",
+            Self::ServerRssMb => "MB",
+            Self::CpuPerMillionRows => "s",
             _ => "rows/s",
         }
     }
@@ -108,31 +153,50 @@ impl Name {
 /// A result beside what it is compared with.
 #[derive(Debug, Serialize)]
 pub(crate) struct Figure {
-    name: &'static str,
-    ours: f64,
-    against: f64,
-    unit: &'static str,
+    pub(crate) name: &'static str,
+    pub(crate) ours: f64,
+    pub(crate) against: f64,
+    pub(crate) unit: &'static str,
     /// How many times better ours is; below 1 it is worse.
-    ratio: f64,
+    pub(crate) ratio: f64,
+    /// Seconds of processor time that this process, server and client together, took for one run; 0 where that says nothing.
+    processor: f64,
     note: String,
 }
 
 impl Figure {
-    /// Against the official service.
+    /// Against the official service alone.
     pub(crate) fn new(name: Name, ours: f64, note: impl Into<String>) -> Self {
-        Self::against(name, ours, name.official().unwrap_or(f64::NAN), note)
+        let against = name.official().unwrap_or(f64::NAN);
+        Self {
+            name: name.text(),
+            ours,
+            against,
+            unit: name.unit(),
+            ratio: name.ratio(ours, against),
+            processor: 0.0,
+            note: note.into(),
+        }
     }
 
-    /// Against something that was measured in the same run.
+    /// Against something that was measured in the same run; the note says what the official service did, too.
     pub(crate) fn against(name: Name, ours: f64, against: f64, note: impl Into<String>) -> Self {
-        let unit = name.unit();
-        let ratio = if matches!(unit, "ms" | "bytes") { against / ours } else { ours / against };
-        Self { name: name.text(), ours, against, unit, ratio, note: note.into() }
+        let mut note = note.into();
+        if let Some(official) = name.official() {
+            note.push_str(&format!("; official service: {} ({:.1}x)", number(official), name.ratio(ours, official)));
+        }
+        Self { note, against, ratio: name.ratio(ours, against), ..Self::new(name, ours, "") }
+    }
+
+    /// The same with the processor time of a run.
+    pub(crate) fn took(self, processor: f64) -> Self {
+        Self { processor, ..self }
     }
 
     pub(crate) fn line(&self) -> String {
+        let processor = if self.processor > 0.0 { format!("{:.2}", self.processor) } else { String::new() };
         format!(
-            "{:<20} {:>12} {:>12}  {:<13} {:>7.2}x  {}",
+            "{:<20} {:>12} {:>12}  {:<13} {:>7.2}x {processor:>7}  {}",
             self.name,
             number(self.ours),
             number(self.against),
@@ -145,8 +209,10 @@ impl Figure {
 
 /// All figures, one a line.
 pub(crate) fn table(figures: &[Figure]) -> String {
-    let mut table =
-        format!("{:<20} {:>12} {:>12}  {:<13} {:>8}  {}", "figure", "ours", "against", "unit", "ratio", "note");
+    let mut table = format!(
+        "{:<20} {:>12} {:>12}  {:<13} {:>8} {:>7}  {}",
+        "figure", "ours", "against", "unit", "ratio", "cpu s", "note"
+    );
     for figure in figures {
         table.push('\n');
         table.push_str(&figure.line());
@@ -154,7 +220,7 @@ pub(crate) fn table(figures: &[Figure]) -> String {
     table
 }
 
-fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     if value >= 100.0 { format!("{value:.0}") } else { format!("{value:.2}") }
 }
 

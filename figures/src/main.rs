@@ -1,20 +1,24 @@
 //! `cargo figures`: what Syncline does on real Postgres, files and sockets, against something comparable.
 //!
-//! `wal_receive` is compared with `pg_recvlogical` in the same run. The others are compared with what the official service
-//! (version 1.25, Postgres bucket storage) did on two cores shared by client, service and Postgres; that side is a
-//! constant here, so compare the ratio, not the last digit. `evaluate`, `resolve`, `bucket_bytes` and `many_buckets_…` run in
-//! memory, against what their notes say. Postgres runs with `fsync=on`, the bucket store with
-//! `synchronous=FULL`.
+//! Both sides of a ratio are measured in the same run, in pairs whose order alternates where the second could profit from the
+//! first: `pg_recvlogical`, `COPY`, the same bytes from memory, plain SQLite, or a budget. Notes add what the official service
+//! (version 1.25, Postgres bucket storage) did on two cores shared by client, service and Postgres. Latencies, `fanout_1000`,
+//! `client_sync` and `server_rss_mb` have that constant alone on the other side, so compare the ratio, not the last digit.
+//! Postgres runs with `fsync=on`, the bucket store and the client's database with `synchronous=FULL`. Processor time is that of
+//! one run of ours in this process, server and client together.
 //!
 //! A figure that fails does not take the others with it: they are printed, and the program ends with a failure.
 
 mod bench;
 mod client;
 mod config;
+mod database;
 mod fanout;
 mod figure;
+mod history;
 mod latency;
 mod many_buckets;
+mod memory;
 mod occurrences;
 mod replicate;
 mod serve;
@@ -45,6 +49,9 @@ struct Arguments {
     /// Runs of each figure; the median counts.
     #[arg(long, default_value_t = 5)]
     runs: usize,
+    /// A file to which the figures are added; what they were before is printed beside them.
+    #[arg(long)]
+    history: Option<std::path::PathBuf>,
     /// Updates whose latency is measured, 20 a second, for each of two sizes of bucket.
     #[arg(long, default_value_t = 400)]
     updates: u32,
@@ -56,6 +63,9 @@ async fn main() -> Result<()> {
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
         .with_writer(std::io::stderr)
         .init();
+    if memory::run_errand().await? {
+        return Ok(());
+    }
     let arguments = Arguments::parse();
     let chosen: Vec<Name> = if arguments.only.is_empty() {
         Name::ALL.to_vec()
@@ -93,6 +103,9 @@ async fn main() -> Result<()> {
     } else {
         println!("{}", figure::table(&figures));
     }
+    if let Some(path) = &arguments.history {
+        eprint!("{}", history::record(path, &figures)?);
+    }
     ensure!(failed.is_empty(), "could not be measured: {}", failed.join(", "));
     Ok(())
 }
@@ -111,8 +124,12 @@ async fn measure(name: Name, bench: &Bench, latencies: &mut Measured) -> Result<
         Name::ReplicateTxn100 => replicate::stream(bench, name, 100).await,
         Name::ReplicateTxn10000 => replicate::stream(bench, name, 10_000).await,
         Name::Snapshot => replicate::snapshot(bench).await,
-        Name::ServeNdjson | Name::ServeBson => serve::cold(bench, name).await,
+        Name::ServeNdjson | Name::ServeBson | Name::ServeHot => serve::bucket(bench, name).await,
         Name::ClientSync => client::first_sync(bench).await,
+        Name::ClientPublish => database::publish(bench).await,
+        Name::LocalWriteSingle | Name::LocalWriteBulk => database::local_writes(bench, name).await,
+        Name::Watch => database::watch(bench).await,
+        Name::PublishPause => database::pause(bench).await,
         Name::LatencyP50 | Name::LatencyP99 => {
             if let Measured::NotYet = latencies {
                 *latencies = Measured::Failed;
@@ -124,6 +141,8 @@ async fn measure(name: Name, bench: &Bench, latencies: &mut Measured) -> Result<
             }
         }
         Name::Fanout1000 => fanout::one_update(bench, 1_000).await,
+        Name::IdleConnectionBytes => memory::idle_connections(bench).await,
+        Name::ServerRssMb | Name::CpuPerMillionRows => memory::replication(bench, name).await,
         Name::Evaluate => config::evaluate(bench),
         Name::Resolve => config::resolve(bench),
         Name::BucketBytes => config::buckets(bench),

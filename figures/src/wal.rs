@@ -1,17 +1,15 @@
 //! Receiving and parsing WAL, against `pg_recvlogical` on the same WAL.
 
-use std::time::Instant;
-
 use anyhow::{Context, Result, ensure};
 use futures::StreamExt;
 use syncline_core::{Source as _, SourceEvent, SourceStart, SyncConfig};
 use syncline_source_postgres::PostgresSource;
 
-use crate::bench::{Bench, DEADLINE, SYNC_CONFIG, Source, rate};
-use crate::figure::{Figure, Name, median};
+use crate::bench::{Begun, Bench, DEADLINE, SYNC_CONFIG, Source, Times};
+use crate::figure::{Figure, Name};
 
 pub(crate) async fn receive(bench: &Bench) -> Result<Figure> {
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    let (mut ours, mut theirs) = (Times::default(), Times::default());
     for pair in 0..bench.runs {
         let source = bench.database(0).await?;
         let wal = source.wal()?;
@@ -47,21 +45,24 @@ pub(crate) async fn receive(bench: &Bench) -> Result<Figure> {
         let end: String = source.sql.query_one("SELECT pg_current_wal_insert_lsn()::text", &[]).await?.get(0);
 
         // Who goes first alternates: the second finds the WAL in memory.
-        if pair % 2 == 0 {
-            ours.push(parsed(&wal, start, bench.rows).await?);
-            theirs.push(discarded(bench, &source, &other, &end).await?);
-        } else {
-            theirs.push(discarded(bench, &source, &other, &end).await?);
-            ours.push(parsed(&wal, start, bench.rows).await?);
+        for turn in 0..2 {
+            let begun = Begun::now();
+            if turn == pair % 2 {
+                parsed(&wal, start.clone(), bench.rows).await?;
+                ours.push(&begun);
+            } else {
+                discarded(bench, &source, &other, &end).await?;
+                theirs.push(&begun);
+            }
         }
     }
-    let note = "transactions of 100, parsed to values, against pg_recvlogical to /dev/null";
-    Ok(Figure::against(Name::WalReceive, median(ours), median(theirs), note))
+    let note = "transactions of 100, parsed to values; against pg_recvlogical to /dev/null";
+    let (ours, theirs, processor) = (ours.rate(bench.rows), theirs.rate(bench.rows), ours.processor());
+    Ok(Figure::against(Name::WalReceive, ours, theirs, note).took(processor))
 }
 
-/// Rows a second, received and parsed by this library.
-async fn parsed(wal: &PostgresSource, start: SourceStart, wanted: u64) -> Result<f64> {
-    let begun = Instant::now();
+/// So many rows are received and parsed by this library.
+async fn parsed(wal: &PostgresSource, start: SourceStart, wanted: u64) -> Result<()> {
     let received = async {
         let mut events = wal.events(start).await?;
         let mut rows = 0;
@@ -72,13 +73,11 @@ async fn parsed(wal: &PostgresSource, start: SourceStart, wanted: u64) -> Result
         }
         Ok::<_, anyhow::Error>(())
     };
-    tokio::time::timeout(DEADLINE, received).await.context("the WAL did not arrive in time")??;
-    Ok(rate(wanted, begun))
+    tokio::time::timeout(DEADLINE, received).await.context("the WAL did not arrive in time")?
 }
 
-/// Rows a second, received by `pg_recvlogical` and written to `/dev/null`.
-async fn discarded(bench: &Bench, source: &Source, slot: &str, end: &str) -> Result<f64> {
-    let begun = Instant::now();
+/// What is up to `end` is received by `pg_recvlogical` and written to `/dev/null`.
+pub(crate) async fn discarded(bench: &Bench, source: &Source, slot: &str, end: &str) -> Result<()> {
     let status = tokio::process::Command::new(bench.cluster.binaries().program("pg_recvlogical"))
         .args(["--dbname", &source.url, "--slot", slot, "--start", "--endpos", end, "--no-loop"])
         .args(["--option", "proto_version=1", "--option", "publication_names=syncline"])
@@ -87,5 +86,5 @@ async fn discarded(bench: &Bench, source: &Source, slot: &str, end: &str) -> Res
         .await
         .context("cannot run pg_recvlogical")?;
     ensure!(status.success(), "pg_recvlogical failed");
-    Ok(rate(bench.rows, begun))
+    Ok(())
 }

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 /// Every figure that there is.
-const NAMES: [&str; 17] = [
+const NAMES: [&str; 26] = [
     "wal_receive",
     "replicate_txn_1",
     "replicate_txn_100",
@@ -12,10 +12,19 @@ const NAMES: [&str; 17] = [
     "snapshot",
     "serve_ndjson",
     "serve_bson",
+    "serve_hot",
     "client_sync",
+    "client_publish",
+    "local_write_single",
+    "local_write_bulk",
+    "watch",
+    "publish_pause",
     "latency_p50",
     "latency_p99",
     "fanout_1000",
+    "idle_connection_bytes",
+    "server_rss_mb",
+    "cpu_per_million_rows",
     "evaluate",
     "resolve",
     "bucket_bytes",
@@ -25,6 +34,8 @@ const NAMES: [&str; 17] = [
 ];
 const TEXTS: [&str; 3] = ["name", "unit", "note"];
 const NUMBERS: [&str; 3] = ["ours", "against", "ratio"];
+/// May be 0.
+const PROCESSOR: &str = "processor";
 
 /// The arguments of a run that is over soon.
 pub(crate) fn arguments() -> Vec<String> {
@@ -39,7 +50,7 @@ pub(crate) fn check(printed: &str) -> Result<()> {
     for line in printed.lines() {
         let figure: Value = serde_json::from_str(line).with_context(|| format!("a figure is no JSON: {line}"))?;
         let fields = figure.as_object().with_context(|| format!("a figure is no object: {line}"))?;
-        ensure!(fields.len() == TEXTS.len() + NUMBERS.len(), "a figure has other fields than it should: {line}");
+        ensure!(fields.len() == TEXTS.len() + NUMBERS.len() + 1, "a figure has other fields than it should: {line}");
         for name in TEXTS {
             ensure!(fields.get(name).is_some_and(Value::is_string), "`{name}` is no text: {line}");
         }
@@ -47,6 +58,8 @@ pub(crate) fn check(printed: &str) -> Result<()> {
             let number = fields.get(name).and_then(Value::as_f64);
             ensure!(number.is_some_and(|number| number > 0.0), "`{name}` is no number above 0: {line}");
         }
+        let processor = fields.get(PROCESSOR).and_then(Value::as_f64);
+        ensure!(processor.is_some_and(|seconds| seconds >= 0.0), "`{PROCESSOR}` is no time: {line}");
         names.push(figure["name"].as_str().unwrap_or_default().to_owned());
     }
     ensure!(names == NAMES, "the figures are {names:?}, and should be {NAMES:?}");
@@ -61,7 +74,7 @@ mod tests {
 
     #[test]
     fn figures_that_are_missing_or_lack_something_are_noticed() {
-        let line = |name: &str| serde_json::json!({ "name": name, "ours": 2.0, "against": 1, "unit": "ms", "ratio": 0.5, "note": "" });
+        let line = |name: &str| serde_json::json!({ "name": name, "ours": 2.0, "against": 1, "unit": "ms", "ratio": 0.5, "processor": 0, "note": "" });
         let all = |change: fn(&mut Value)| -> String {
             let mut figures = NAMES.map(line);
             change(&mut figures[3]);
@@ -75,6 +88,7 @@ mod tests {
             |figure| figure["unit"] = 1.into(),
             |figure| drop(figure.as_object_mut().unwrap().remove("note")),
             |figure| figure["more"] = 1.into(),
+            |figure| figure["processor"] = Value::Null,
         ] {
             assert!(check(&all(change)).is_err());
         }

@@ -18,7 +18,6 @@ use crate::bucket_store::{
     AppendBatch, BucketStore, Commit, CompactLimits, Compacted, CurrentRow, OperationChunk, ReadRequest, Resume,
     assign_definitions,
 };
-use crate::changes::ChangeCollector;
 use crate::checkpoint::{BucketChecksum, Checkpoint, DeployedConfig, LookupKey, LookupRows, Published};
 use crate::checkpoint_feed::CheckpointFeed;
 use crate::clock::{Clock, SystemClock};
@@ -110,7 +109,7 @@ impl MemoryBucketStore {
         let checkpoints = CheckpointFeed::new(self.shared.checkpoints.current());
         if state.last_op > self.published().0 {
             // Committed and not published: nobody knows any more what it was.
-            checkpoints.record(ChangeCollector::unknown());
+            checkpoints.record(crate::changes::ChangeCollector::unknown());
         }
         let markers = MarkerFeed::new(self.shared.markers.pending());
         let clock = Arc::clone(&self.shared.clock);
