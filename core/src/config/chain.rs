@@ -13,7 +13,7 @@ use super::request::Budget;
 use super::wish::Wish;
 use crate::error::{Error, Result};
 
-/// What a link costs beside its text, about: two handles of it and a place in a tree.
+/// What a lookup or a bucket costs beside its text, about: a handle of it, a count, and a place in a tree.
 const LINK_BYTES: usize = 96;
 
 /// The lookups of one querier for one subscription, with what they lead to.
@@ -185,6 +185,7 @@ impl Chain {
         let Some(node) = nodes.get_mut(lookup) else { return Ok(()) };
         let now: Arc<[ByteString]> = now.into();
         let before = std::mem::replace(&mut node.leads_to, Arc::clone(&now));
+        self.bytes = (self.bytes + size_of_val(&*now)).saturating_sub(size_of_val(&*before));
         let (gone, come) = difference(&before, &now);
         // First what comes, so that what is in both never goes.
         come.iter().for_each(|text| self.support(stage + 1, text.clone()));
@@ -235,7 +236,7 @@ impl Chain {
                 if node.support == 0 {
                     let leads_to = std::mem::take(&mut node.leads_to);
                     nodes.remove(&lookup);
-                    self.bytes = self.bytes.saturating_sub(text.len() + LINK_BYTES);
+                    self.bytes = self.bytes.saturating_sub(text.len() + LINK_BYTES + size_of_val(&*leads_to));
                     self.open.remove(&(stage, lookup.clone()));
                     self.moved.insert(lookup);
                     // As deep as there are lookups in the query.
@@ -243,6 +244,11 @@ impl Chain {
                 }
             }
         }
+    }
+
+    /// What it holds, about.
+    pub(super) fn size(&self) -> usize {
+        self.bytes
     }
 
     /// Whether it depends on the rows of a lookup.

@@ -186,6 +186,11 @@ impl Finder {
         of_chain.chain(found.map(|found| &found.used).into_iter().flatten())
     }
 
+    /// The bytes that it keeps from one resolution to the next, about.
+    pub(super) fn size(&self) -> usize {
+        self.parts().0.map_or(0, Chain::size)
+    }
+
     /// Lookups whose answers it needs again when others change.
     pub(super) fn needed_again(&self) -> Option<&BTreeSet<ConfigLookup>> {
         self.parts().1.map(|found| &found.used).filter(|used| used.len() > 1)

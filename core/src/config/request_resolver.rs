@@ -207,6 +207,9 @@ impl RequestResolver {
             return Ok(Some(std::mem::take(&mut self.changed).into_iter().collect()));
         }
         let mut missing = BTreeSet::new();
+        // What is kept counts as long as it is kept.
+        let kept = self.wishes.iter().flat_map(|wish| &wish.finders).filter(|finder| finder.is_done());
+        kept.for_each(|finder| budget.spend(finder.size()));
         let mut wishes = std::mem::take(&mut self.wishes);
         let advanced = wishes.iter_mut().try_for_each(|wish| self.advance(wish, budget, &mut missing));
         self.wishes = wishes;
