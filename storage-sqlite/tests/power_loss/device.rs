@@ -53,7 +53,12 @@ fn a_process_with_a_database() {
         cover(&db, i64::try_from(round).unwrap());
         feed.write_checkpoint = Some(i64::try_from(round).unwrap());
         for row in 0..SYNCED {
-            feed.put("a", "lists", &format!("s{row}"), json!({ "rank": round, "name": "x".repeat(20_000) }));
+            feed.put(
+                "a",
+                "lists",
+                &format!("s{row}"),
+                json!({ "rank": round, "name": format!("{round:04}").repeat(5_000) }),
+            );
         }
         assert_eq!(feed.sync(&db), PublishOutcome::Published);
         notes.note("publish", round);
@@ -92,7 +97,7 @@ fn insert(db: &Database, number: u64) -> syncline_storage_sqlite::Result<()> {
 
 fn draft(db: &Database, number: u64) {
     block_on(db.write(move |tx| {
-        let body = format!("{number} {}", "x".repeat(100_000));
+        let body = format!("{number:04} ").repeat(20_000);
         Ok(tx.execute("INSERT OR REPLACE INTO drafts (id, body) VALUES ('d', ?1)", [body])?)
     }))
     .unwrap();
@@ -168,5 +173,5 @@ fn what_the_clients_database_acknowledges_survives_a_power_loss() {
 
 #[test]
 fn the_clients_database_needs_its_syncs() {
-    check_other_disks("device::a_process_with_a_database", FILE, look);
+    check_other_disks("device::a_process_with_a_database", FILE, &["app.db-wal"], look);
 }

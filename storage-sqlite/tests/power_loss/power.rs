@@ -139,6 +139,19 @@ fn moments(steps: &[Step<'_>], count: usize, chance: &mut Chance) -> BTreeSet<us
     moments
 }
 
+/// How often the log of this name was begun, in a new file or from the beginning of the old one.
+fn logs(steps: &[Step<'_>], name: &str) -> usize {
+    let (mut names, mut begun) = (BTreeMap::new(), 0);
+    for step in steps {
+        match step {
+            Step::Open { file, name, .. } => drop(names.insert(file, *name)),
+            Step::Write { file, offset: 0, .. } if names[file] == name => begun += 1,
+            _ => {}
+        }
+    }
+    begun
+}
+
 /// What this process acknowledges survives; and the recording is whole.
 pub(crate) fn check_honest_disk(process: &str, file: &str, look: Look) {
     let began = Instant::now();
@@ -155,12 +168,14 @@ pub(crate) fn check_honest_disk(process: &str, file: &str, look: Look) {
         // Otherwise something was written that was not recorded.
         assert!(fs::read(recording.files().join(name)).unwrap() == bytes, "{name} is another one on the real disk");
     }
+    let begun = logs(&steps, &format!("{file}-wal"));
+    assert!(begun >= 4, "the log began only {begun} times: nothing is overwritten that must have been moved before");
     let cuts = usize::try_from(number("POWER_LOSS_CUTS", 100)).unwrap();
     let wrong = losses(&recording, Ignored::Nothing, cuts, look);
     if env::var_os("POWER_LOSS_VERBOSE").is_some() {
         let syncs = steps.iter().filter(|step| matches!(step, Step::Sync { .. })).count();
         println!(
-            "{} steps, {syncs} syncs, recorded in {ran:?}; {cuts} power losses in {:?}",
+            "{} steps, {syncs} syncs, {begun} logs, recorded in {ran:?}; {cuts} power losses in {:?}",
             steps.len(),
             began.elapsed() - ran
         );
@@ -168,12 +183,15 @@ pub(crate) fn check_honest_disk(process: &str, file: &str, look: Look) {
     assert!(wrong.is_empty(), "{} power losses, the first {:#?}", wrong.len(), wrong[0]);
 }
 
-/// The check above can fail: on a disk that ignores every sync, what was acknowledged is lost; and on one that ignores only
-/// those of the database and not of its log, something is, as the log begins anew when it was moved into the database.
-pub(crate) fn check_other_disks(process: &str, file: &'static str, look: Look) {
+/// The check above can fail. On a disk that ignores every sync, or only those of one of the logs, something that was
+/// acknowledged is lost; and on one that ignores those of the database, something is wrong, as the log begins anew when it was
+/// moved into the database.
+pub(crate) fn check_other_disks(process: &str, file: &'static str, logs: &[&'static str], look: Look) {
     let recording = Recording::of(process);
-    let wrong = losses(&recording, Ignored::Everything, 10, look);
-    assert!(wrong.iter().any(|(_, wrong)| matches!(wrong, Wrong::Lost(_))), "{wrong:#?}");
+    for ignored in logs.iter().map(|log| Ignored::File(log)).chain([Ignored::Everything]) {
+        let wrong = losses(&recording, ignored, 20, look);
+        assert!(wrong.iter().any(|(_, wrong)| matches!(wrong, Wrong::Lost(_))), "{ignored:?}: {wrong:#?}");
+    }
     let wrong = losses(&recording, Ignored::File(file), 20, look);
     assert!(!wrong.is_empty(), "{file} need not be synced, it seems");
 }
