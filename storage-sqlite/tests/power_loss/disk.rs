@@ -209,3 +209,60 @@ fn by_sector(offset: usize, bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])
         (begin < at).then(|| (offset + begin, &bytes[begin..at]))
     })
 }
+
+/// What is left of the file `a` after each of many power losses, and whether the files `a`, `new` and `old` are there.
+#[cfg(test)]
+fn left(steps: &[Step<'_>]) -> Vec<(Vec<u8>, [bool; 3])> {
+    let mut disk = Disk::new(Ignored::Nothing);
+    for step in steps {
+        disk.step(*step);
+    }
+    let after = |seed| {
+        let directory = crate::recording::directory();
+        disk.lose_power(&mut Chance::new(seed), directory.path());
+        let file = |name| directory.path().join(name);
+        (fs::read(file("a")).unwrap_or_default(), ["a", "new", "old"].map(|name| file(name).exists()))
+    };
+    (0..600).map(after).collect()
+}
+
+#[test]
+fn what_was_synced_stays_and_all_else_may_go() {
+    const DIRECTORY: i32 = 9;
+    let (old, new) = ([b'a'; 1500], [b'b'; 1200]);
+    let mut steps = vec![
+        Step::Open { file: DIRECTORY, name: "", created: false },
+        Step::Open { file: 1, name: "a", created: true },
+        Step::Open { file: 2, name: "old", created: true },
+        Step::Write { file: 1, offset: 0, bytes: &old },
+        Step::Sync { file: 1 },
+    ];
+    assert!(left(&steps).iter().any(|(_, [a, ..])| !a), "its directory was not synced");
+    steps.extend([
+        Step::Sync { file: DIRECTORY },
+        Step::Write { file: 1, offset: 1000, bytes: &new },
+        Step::Open { file: 3, name: "new", created: true },
+        Step::Unlink { name: "old" },
+    ]);
+    let unsure = left(&steps);
+    for (bytes, [a, ..]) in &unsure {
+        assert!(*a && bytes[..1000] == old[..1000] && (1500..=2200).contains(&bytes.len()));
+    }
+    let some = |found: &dyn Fn(&[u8]) -> bool| unsure.iter().any(|(bytes, _)| found(bytes));
+    assert!(some(&|bytes| bytes == old), "nothing of it");
+    assert!(some(&|bytes| bytes[1000..] == new), "all of it");
+    assert!(some(&|bytes| bytes[1000] == b'b' && bytes[1499] == b'a'), "a beginning");
+    assert!(some(&|bytes| bytes[1000] == b'a' && bytes.get(1600) == Some(&b'b')), "a sector without those before");
+    assert!(some(&|bytes| bytes[1000..].iter().any(|byte| !b"ab\0".contains(byte))), "garbage");
+    for state in [[true, true, true], [true, true, false], [true, false, true], [true, false, false]] {
+        assert!(unsure.iter().any(|(_, names)| *names == state), "{state:?}");
+    }
+    steps.extend([Step::Sync { file: 1 }, Step::Sync { file: DIRECTORY }]);
+    for (bytes, names) in left(&steps) {
+        assert!(bytes[..1000] == old[..1000] && bytes[1000..] == new && names == [true, true, false]);
+    }
+    // Cut, and not synced.
+    steps.push(Step::Truncate { file: 1, length: 10 });
+    let lengths: std::collections::BTreeSet<usize> = left(&steps).iter().map(|(bytes, _)| bytes.len()).collect();
+    assert_eq!(lengths, [10, 2200].into());
+}

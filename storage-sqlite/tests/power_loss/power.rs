@@ -170,7 +170,7 @@ pub(crate) fn check_honest_disk(process: &str, file: &str, look: Look) {
     }
     let begun = logs(&steps, &format!("{file}-wal"));
     assert!(begun >= 4, "the log began only {begun} times: nothing is overwritten that must have been moved before");
-    let cuts = usize::try_from(number("POWER_LOSS_CUTS", 100)).unwrap();
+    let cuts = usize::try_from(number("POWER_LOSS_CUTS", 200)).unwrap();
     let wrong = losses(&recording, Ignored::Nothing, cuts, look);
     if env::var_os("POWER_LOSS_VERBOSE").is_some() {
         let syncs = steps.iter().filter(|step| matches!(step, Step::Sync { .. })).count();
