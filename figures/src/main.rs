@@ -13,6 +13,7 @@ mod bench;
 mod client;
 mod config;
 mod database;
+mod errand;
 mod fanout;
 mod figure;
 mod history;
@@ -63,7 +64,7 @@ async fn main() -> Result<()> {
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
         .with_writer(std::io::stderr)
         .init();
-    if memory::run_errand().await? {
+    if errand::run().await? {
         return Ok(());
     }
     let arguments = Arguments::parse();
@@ -145,7 +146,7 @@ async fn measure(name: Name, bench: &Bench, latencies: &mut Measured) -> Result<
         Name::ServerRssMb | Name::CpuPerMillionRows => memory::replication(bench, name).await,
         Name::Evaluate => config::evaluate(bench),
         Name::Resolve => config::resolve(bench),
-        Name::BucketBytes => config::buckets(bench),
+        Name::BucketBytes => config::buckets(bench).await,
         Name::ManyBucketsStart => many_buckets::start(bench).await,
         Name::ManyBucketsChange => many_buckets::change(bench).await,
         Name::ManyBucketsRight => many_buckets::right(bench).await,

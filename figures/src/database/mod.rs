@@ -3,10 +3,11 @@
 
 mod rows;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use futures::TryStreamExt;
 use syncline_storage_sqlite::Database;
 
@@ -132,22 +133,15 @@ pub(crate) async fn pause(bench: &Bench) -> Result<Figure> {
     for _ in 0..bench.runs {
         let directory = tempfile::tempdir()?;
         let db = rows::open(directory.path()).await?;
-        let stop = AtomicBool::new(false);
-        let download = async {
-            let taken = download.take(&db).await;
-            stop.store(true, Ordering::Relaxed);
-            taken
-        };
-        let write = longest(&stop, |number| insert(&db, "local", vec![Row::new(number)]));
-        let read = longest(&stop, async |_| {
-            let found: i64 = db.query("SELECT count(*) FROM (SELECT 1 FROM todos LIMIT 10)").one().await?;
-            anyhow::ensure!(found == 0 || found == 10, "a half of a checkpoint is shown");
-            Ok(())
-        });
-        let (taken, write, read) = futures::join!(download, write, read);
+        let stop = Arc::new(AtomicBool::new(false));
+        // Each is a task of its own, as in an application.
+        let write = tokio::spawn(longest_write(db.clone(), Arc::clone(&stop)));
+        let read = tokio::spawn(longest_read(db.clone(), Arc::clone(&stop)));
+        let taken = download.take(&db).await;
+        stop.store(true, Ordering::Relaxed);
         taken?;
-        writes.push(write?);
-        reads.push(read?);
+        writes.push(write.await??);
+        reads.push(read.await??);
     }
     let note = format!(
         "longest wait of a local write while {count} rows are downloaded and published; of a read {:.1} ms; against the budget",
@@ -156,16 +150,29 @@ pub(crate) async fn pause(bench: &Bench) -> Result<Figure> {
     Ok(Figure::against(Name::PublishPause, median(writes), 50.0, note))
 }
 
-/// The longest that something took of all that was done until it is to stop, in milliseconds.
-async fn longest(stop: &AtomicBool, mut once: impl AsyncFnMut(usize) -> Result<()>) -> Result<f64> {
+/// The longest that a local write takes until it is to stop, in milliseconds.
+async fn longest_write(db: Database, stop: Arc<AtomicBool>) -> Result<f64> {
     let mut longest = Duration::ZERO;
     for number in 0.. {
         let begun = Instant::now();
-        once(number).await?;
+        insert(&db, "local", vec![Row::new(number)]).await?;
         longest = longest.max(begun.elapsed());
         if stop.load(Ordering::Relaxed) {
             break;
         }
+        tokio::time::sleep(PAUSE).await;
+    }
+    Ok(longest.as_secs_f64() * 1_000.0)
+}
+
+/// The same of a read.
+async fn longest_read(db: Database, stop: Arc<AtomicBool>) -> Result<f64> {
+    let mut longest = Duration::ZERO;
+    while !stop.load(Ordering::Relaxed) {
+        let begun = Instant::now();
+        let found: i64 = db.query("SELECT count(*) FROM (SELECT 1 FROM todos LIMIT 10)").one().await?;
+        longest = longest.max(begun.elapsed());
+        ensure!(found == 0 || found == 10, "a half of a checkpoint is shown");
         tokio::time::sleep(PAUSE).await;
     }
     Ok(longest.as_secs_f64() * 1_000.0)
