@@ -1,5 +1,5 @@
-//! The place of a transport over WebSocket: RSocket, as the official SDKs for JavaScript may use it, and a compact protocol
-//! between Syncline's own server and client.
-//!
-//! It is empty so far, and not published. Everything syncs over HTTP streams, by `syncline-transport-http`; the adapter is a
-//! crate of its own so that whoever needs no WebSocket compiles none.
+//! RSocket over WebSocket for Syncline, as the official SDKs for JavaScript and Kotlin may use it.
+
+pub mod frame;
+#[cfg(test)]
+mod hex;
