@@ -3,3 +3,8 @@
 pub mod frame;
 #[cfg(test)]
 mod hex;
+#[cfg(feature = "server")]
+mod server;
+
+#[cfg(feature = "server")]
+pub use server::WebSocketLimits;

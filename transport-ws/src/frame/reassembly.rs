@@ -37,11 +37,6 @@ impl Reassembly {
         self.partial.len()
     }
 
-    /// Whether this stream's payload has begun and lacks its end.
-    pub fn is_open(&self, stream: u32) -> bool {
-        self.partial.contains_key(&stream)
-    }
-
     /// Takes a frame; gives back a whole one: this one, or the one that it was the last part of.
     ///
     /// # Errors
