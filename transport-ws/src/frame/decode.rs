@@ -34,9 +34,7 @@ impl Frame {
         }
         Ok(match kind {
             SETUP => Self::Setup(setup(rest, flags)?),
-            KEEPALIVE => {
-                Self::Keepalive { respond: has(RESPOND), position: u64_of(rest)?, data: std::mem::take(rest) }
-            }
+            KEEPALIVE => Self::Keepalive { respond: has(RESPOND), position: u64_of(rest)?, data: std::mem::take(rest) },
             REQUEST_STREAM => Self::RequestStream {
                 stream,
                 initial: u32_of(rest)?,

@@ -24,7 +24,10 @@ fn number(fields: &Value, name: &str) -> u32 {
 fn payload_of(fields: &Value) -> Payload {
     let part = |name: &str| fields[name]["hex"].as_str().map(bytes_of);
     let has_metadata = number(fields, "flags") & u32::from(METADATA) != 0;
-    Payload { metadata: has_metadata.then(|| part("metadata").unwrap_or_default()), data: part("data").unwrap_or_default() }
+    Payload {
+        metadata: has_metadata.then(|| part("metadata").unwrap_or_default()),
+        data: part("data").unwrap_or_default(),
+    }
 }
 
 /// The frame that recorded fields state.
@@ -182,8 +185,11 @@ fn frame() -> impl Strategy<Value = Frame> {
         setup.prop_map(|(version, (keepalive, lifetime), resume_token, lease, metadata_type, data_type, payload)| {
             Frame::Setup(Setup { version, keepalive, lifetime, resume_token, lease, metadata_type, data_type, payload })
         }),
-        (any::<bool>(), any::<u64>(), content())
-            .prop_map(|(respond, position, data)| Frame::Keepalive { respond, position, data }),
+        (any::<bool>(), any::<u64>(), content()).prop_map(|(respond, position, data)| Frame::Keepalive {
+            respond,
+            position,
+            data
+        }),
         (stream.clone(), any::<u32>(), any::<bool>(), payload())
             .prop_map(|(stream, initial, follows, payload)| Frame::RequestStream { stream, initial, follows, payload }),
         (stream.clone(), any::<u32>()).prop_map(|(stream, n)| Frame::RequestN { stream, n }),
@@ -191,10 +197,16 @@ fn frame() -> impl Strategy<Value = Frame> {
         (stream.clone(), any::<[bool; 3]>(), payload()).prop_map(|(stream, [follows, complete, next], payload)| {
             Frame::Payload { stream, follows, complete, next, payload }
         }),
-        (0..=MAX_31, any::<u32>(), ".{0,20}")
-            .prop_map(|(stream, code, message)| Frame::Error { stream, code: ErrorCode(code), message }),
-        (0..=MAX_31, 0x0c_u8..0x40, any::<bool>())
-            .prop_map(|(stream, kind, ignorable)| Frame::Other { stream, kind, ignorable }),
+        (0..=MAX_31, any::<u32>(), ".{0,20}").prop_map(|(stream, code, message)| Frame::Error {
+            stream,
+            code: ErrorCode(code),
+            message
+        }),
+        (0..=MAX_31, 0x0c_u8..0x40, any::<bool>()).prop_map(|(stream, kind, ignorable)| Frame::Other {
+            stream,
+            kind,
+            ignorable
+        }),
     ]
 }
 

@@ -14,13 +14,14 @@ use syncline_core::{Error, Result, Time};
 use super::document::Encoding;
 use super::limits::WebSocketLimits;
 use super::lines::Lines;
-use super::refusal::{
-    MALFORMED, MEDIA_TYPE, NO_CREDENTIALS, NO_ROUTE, NO_TOKEN, TOO_MANY, UNAVAILABLE, text, text_of,
-};
+use super::refusal::{MALFORMED, MEDIA_TYPE, NO_CREDENTIALS, NO_ROUTE, NO_TOKEN, TOO_MANY, UNAVAILABLE, text, text_of};
 use crate::frame::{ErrorCode, Frame, FrameError, MAX_31, Payload, Reassembly, Setup};
 
 /// The one path that there is.
 const PATH: &str = "/sync/stream";
+
+/// The largest part of a line in one frame: frames of RSocket have less than 16 MiB.
+const LARGEST_PART: usize = 16_000_000;
 
 /// Whatever a client states, it is given so long between two signs of life.
 const SHORTEST_LIFETIME: Duration = Duration::from_secs(1);
@@ -43,8 +44,8 @@ pub(super) enum Close {
 /// What the owner of the socket has to do, in this order.
 #[derive(Debug, PartialEq)]
 pub(super) enum Output {
-    /// Send this frame.
-    Send(Bytes),
+    /// Send this frame. A line in it counts against what the service may hold until the frame is let go.
+    Send(Frame),
     /// Verify this token and report by [`Connection::authenticated`]. No frame may be given before.
     Authenticate(String),
     /// Open this stream; report by [`Connection::failed`] if that fails.
@@ -195,8 +196,7 @@ impl Connection {
     /// The client has broken the rules: says so and closes.
     pub(super) fn violated(&mut self, rule: &str, close: Close) {
         tracing::info!(rule, "a connection breaks the protocol and is closed");
-        let code =
-            if self.phase == Phase::Setup { ErrorCode::INVALID_SETUP } else { ErrorCode::CONNECTION_ERROR };
+        let code = if self.phase == Phase::Setup { ErrorCode::INVALID_SETUP } else { ErrorCode::CONNECTION_ERROR };
         self.close(code, text(MALFORMED, rule), close);
     }
 
@@ -277,7 +277,7 @@ impl Connection {
         match frame {
             Frame::Setup(_) => self.violated("a second SETUP", Close::Protocol),
             Frame::Keepalive { respond: true, data, .. } => {
-                self.send(&Frame::Keepalive { respond: false, position: 0, data });
+                self.send(Frame::Keepalive { respond: false, position: 0, data });
             }
             Frame::RequestStream { stream, initial, payload, .. } => self.open(now, stream, initial, &payload),
             Frame::RequestN { stream, n } => self.grant(now, stream, n),
@@ -286,7 +286,7 @@ impl Connection {
             Frame::Error { stream, .. } => self.forget(now, stream),
             Frame::Other { stream, .. } if stream != 0 && frame.is_other_request() => {
                 let reason = text(MALFORMED, "there are streams here, and nothing else");
-                self.send(&Frame::Error { stream, code: ErrorCode::REJECTED, message: reason });
+                self.send(Frame::Error { stream, code: ErrorCode::REJECTED, message: reason });
             }
             Frame::Other { ignorable: true, .. } => {}
             // Neither has an answer: a request without one, and metadata of the connection.
@@ -303,14 +303,14 @@ impl Connection {
         }
         let error = |code, reason| Frame::Error { stream, code, message: reason };
         if stream.is_multiple_of(2) {
-            return self.send(&error(ErrorCode::INVALID, text(MALFORMED, "a client's streams have odd ids")));
+            return self.send(error(ErrorCode::INVALID, text(MALFORMED, "a client's streams have odd ids")));
         }
         if !is_grant(initial) {
-            return self.send(&error(ErrorCode::INVALID, text(MALFORMED, NO_GRANT)));
+            return self.send(error(ErrorCode::INVALID, text(MALFORMED, NO_GRANT)));
         }
         if self.streams.len() >= self.limits.streams_per_connection {
             let reason = "there are too many streams already (`WebSocketLimits::streams_per_connection`)";
-            return self.send(&error(ErrorCode::REJECTED, text(TOO_MANY, reason)));
+            return self.send(error(ErrorCode::REJECTED, text(TOO_MANY, reason)));
         }
         match self.request(payload) {
             Ok(request) => {
@@ -318,7 +318,7 @@ impl Connection {
                 self.outputs.push_back(Output::Open(stream, Box::new(request)));
                 self.advance(now, stream);
             }
-            Err(reason) => self.send(&error(ErrorCode::APPLICATION_ERROR, reason)),
+            Err(reason) => self.send(error(ErrorCode::APPLICATION_ERROR, reason)),
         }
     }
 
@@ -376,9 +376,7 @@ impl Connection {
         loop {
             match lines.next(now) {
                 Ok(Some(line)) => {
-                    let item =
-                        Frame::Payload { stream, follows: false, complete: false, next: true, payload: Payload::of(line) };
-                    Self::push(&mut self.outputs, &item);
+                    push_line(&mut self.outputs, stream, line);
                 }
                 Ok(None) => break,
                 Err(error) => return self.failed(now, stream, &error),
@@ -393,14 +391,13 @@ impl Connection {
     // ---- ends ----------------------------------------------------------------------------------------------------
 
     fn complete(&mut self, now: Time, stream: u32) {
-        let end =
-            Frame::Payload { stream, follows: false, complete: true, next: false, payload: Payload::default() };
-        self.send(&end);
+        let end = Frame::Payload { stream, follows: false, complete: true, next: false, payload: Payload::default() };
+        self.send(end);
         self.forget(now, stream);
     }
 
     fn fail(&mut self, now: Time, stream: u32, code: ErrorCode, message: String) {
-        self.send(&Frame::Error { stream, code, message });
+        self.send(Frame::Error { stream, code, message });
         self.forget(now, stream);
     }
 
@@ -412,7 +409,7 @@ impl Connection {
     }
 
     fn close(&mut self, code: ErrorCode, message: String, close: Close) {
-        self.send(&Frame::Error { stream: 0, code, message });
+        self.send(Frame::Error { stream: 0, code, message });
         self.finish(close);
     }
 
@@ -424,17 +421,22 @@ impl Connection {
         }
     }
 
-    fn send(&mut self, frame: &Frame) {
+    fn send(&mut self, frame: Frame) {
         if self.phase != Phase::Closed {
-            Self::push(&mut self.outputs, frame);
+            self.outputs.push_back(Output::Send(frame));
         }
     }
+}
 
-    fn push(outputs: &mut VecDeque<Output>, frame: &Frame) {
-        match frame.encode() {
-            Ok(bytes) => outputs.push_back(Output::Send(bytes)),
-            // Only metadata can be too large, and no frame of a server has any.
-            Err(error) => tracing::error!(%error, "a frame cannot be written"),
+/// The frames of one line: a single one, unless RSocket has none that is so large.
+fn push_line(outputs: &mut VecDeque<Output>, stream: u32, mut line: Bytes) {
+    loop {
+        let part = line.split_to(line.len().min(LARGEST_PART));
+        let follows = !line.is_empty();
+        let payload = Payload::of(part);
+        outputs.push_back(Output::Send(Frame::Payload { stream, follows, complete: false, next: true, payload }));
+        if !follows {
+            return;
         }
     }
 }

@@ -2,8 +2,12 @@
 
 mod connection;
 mod document;
+mod endpoint;
 mod limits;
 mod lines;
 mod refusal;
+mod socket;
+mod stream_task;
 
+pub use endpoint::{router, router_with_limits, serve};
 pub use limits::WebSocketLimits;

@@ -1,0 +1,8 @@
+//! The client's side: a conversation without a socket, and what carries it.
+
+mod conversation;
+mod endpoint;
+mod pump;
+mod transport;
+
+pub use transport::WebSocketTransport;

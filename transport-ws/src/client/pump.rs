@@ -1,0 +1,166 @@
+//! The task of one stream: it reads the socket and gives signs of life, also while the application is busy elsewhere.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::stream::{self, BoxStream};
+use futures::{SinkExt, StreamExt};
+use syncline_core::{Clock, Error, Result, SystemClock};
+use tokio::sync::{Notify, mpsc};
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Message;
+
+use super::conversation::{CREDIT, Conversation, Heard};
+use super::endpoint::{Socket, failed};
+
+/// A server that keeps to what it was granted always finds room, and so does what ends the stream.
+const ROOM: usize = CREDIT as usize + 2;
+
+/// Saying goodbye takes no longer.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// Lines that the application has taken, counted for the task.
+#[derive(Debug, Default)]
+struct Taken {
+    lines: AtomicU32,
+    changed: Notify,
+}
+
+/// Starts the task, and gives what comes. Dropping that cancels the stream at the server.
+pub(super) fn start(
+    socket: Socket,
+    conversation: Conversation,
+    patience: Duration,
+) -> BoxStream<'static, Result<Bytes>> {
+    let (lines, receiver) = mpsc::channel(ROOM);
+    let taken = Arc::new(Taken::default());
+    let pump = Pump { socket, conversation, patience, lines, taken: Arc::clone(&taken) };
+    tokio::spawn(pump.run());
+    stream::unfold((receiver, taken), |(mut receiver, taken)| async move {
+        let line: Result<Bytes> = receiver.recv().await?;
+        if line.is_ok() {
+            taken.lines.fetch_add(1, Ordering::Relaxed);
+            taken.changed.notify_one();
+        }
+        Some((line, (receiver, taken)))
+    })
+    .boxed()
+}
+
+struct Pump {
+    socket: Socket,
+    conversation: Conversation,
+    patience: Duration,
+    lines: mpsc::Sender<Result<Bytes>>,
+    taken: Arc<Taken>,
+}
+
+/// What a step led to.
+enum Step {
+    Next,
+    /// The server has ended the stream.
+    Ended,
+    /// The application has let go of the stream.
+    Dropped,
+}
+
+impl Pump {
+    async fn run(mut self) {
+        let end = loop {
+            match self.step().await {
+                Ok(Step::Next) => {}
+                end => break end,
+            }
+        };
+        match end {
+            Err(error) => {
+                // Whoever does not take it is not interested any more.
+                let _ = self.lines.send(Err(error)).await;
+                return;
+            }
+            Ok(Step::Dropped) => self.conversation.cancel(),
+            Ok(Step::Next | Step::Ended) => {}
+        }
+        drop(self.lines);
+        // The server learns of it in any case, when the connection goes.
+        let _ = timeout(GOODBYE, async {
+            while let Some(frame) = self.conversation.next() {
+                let Ok(bytes) = frame.encode() else { continue };
+                self.socket.feed(Message::Binary(bytes)).await?;
+            }
+            self.socket.close(None).await
+        })
+        .await;
+    }
+
+    async fn step(&mut self) -> Result<Step> {
+        if self.speak().await? {
+            return Ok(Step::Dropped);
+        }
+        // What the server sends beyond its grant waits in the socket.
+        let has_room = self.lines.capacity() > 1;
+        if !has_room {
+            self.conversation.alive(SystemClock.now());
+        }
+        let due = self.conversation.deadline().since(SystemClock.now());
+        tokio::select! {
+            () = self.lines.closed() => Ok(Step::Dropped),
+            () = self.taken.changed.notified() => {
+                self.conversation.taken(self.taken.lines.swap(0, Ordering::Relaxed));
+                Ok(Step::Next)
+            }
+            message = self.socket.next(), if has_room => self.received(message).await,
+            () = tokio::time::sleep(due) => self.conversation.tick(SystemClock.now()).map(|()| Step::Next),
+        }
+    }
+
+    /// Sends what there is to say; true if the application has gone meanwhile.
+    async fn speak(&mut self) -> Result<bool> {
+        let Self { socket, conversation, lines, patience, .. } = self;
+        let speak = async {
+            let mut spoken = false;
+            while let Some(frame) = conversation.next() {
+                let bytes =
+                    frame.encode().map_err(|error| Error::invalid("the request is too large").caused_by(error))?;
+                socket.feed(Message::Binary(bytes)).await.map_err(failed)?;
+                spoken = true;
+            }
+            if spoken { socket.flush().await.map_err(failed) } else { Ok(()) }
+        };
+        tokio::select! {
+            spoken = timeout(*patience, speak) => {
+                let silent = |_| Error::unavailable("the server takes nothing");
+                spoken.map_err(silent)?.map(|()| false)
+            }
+            () = lines.closed() => Ok(true),
+        }
+    }
+
+    async fn received(&mut self, message: Option<tokio_tungstenite::tungstenite::Result<Message>>) -> Result<Step> {
+        let broken = || Error::unavailable("the connection to the server broke");
+        let heard = match message {
+            Some(Ok(Message::Binary(message))) => self.conversation.received(SystemClock.now(), message)?,
+            Some(Ok(Message::Text(_))) => return Err(Error::protocol("the server sent text, which no frame is")),
+            Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {
+                self.conversation.alive(SystemClock.now());
+                Heard::Nothing
+            }
+            Some(Ok(Message::Close(_))) | None => return Err(broken()),
+            Some(Err(error)) => return Err(failed(error)),
+        };
+        let (line, ended) = match heard {
+            Heard::Nothing => (None, false),
+            Heard::Line(line) => (Some(line), false),
+            Heard::End(line) => (line, true),
+        };
+        if let Some(line) = line {
+            // There is room for it.
+            if self.lines.send(Ok(line)).await.is_err() {
+                return Ok(Step::Dropped);
+            }
+        }
+        Ok(if ended { Step::Ended } else { Step::Next })
+    }
+}

@@ -1,0 +1,150 @@
+//! Where connections come in: beside the HTTP routes on one port, or on a port of its own.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::header::{
+    CONNECTION, CONTENT_TYPE, HeaderName, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
+};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use hyper_util::rt::TokioIo;
+use serde_json::json;
+use syncline_core::{Clock, SyncService, SystemClock};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::Role;
+use tokio_tungstenite::{WebSocketStream, accept_async_with_config};
+
+use super::limits::WebSocketLimits;
+use super::refusal::NO_ROUTE;
+use super::socket::{Socket, config};
+
+/// The route `GET /sync/stream` that takes WebSocket connections. It merges with the routes of `syncline-transport-http`,
+/// so that one port serves all SDKs.
+///
+/// Has a state of its own, so it merges into a router of any state. Connections live on in tasks of their own:
+/// [`SyncService::close`] ends their streams.
+pub fn router<S: Clone + Send + Sync + 'static>(service: SyncService) -> Router<S> {
+    router_with_limits(service, WebSocketLimits::default())
+}
+
+/// The same with other limits.
+pub fn router_with_limits<S: Clone + Send + Sync + 'static>(
+    service: SyncService,
+    limits: WebSocketLimits,
+) -> Router<S> {
+    Router::new().route("/sync/stream", get(upgrade)).with_state(Endpoint::new(service, limits))
+}
+
+/// Serves WebSocket connections on a port of their own, at any path, until it is dropped; then all of them are cut.
+pub async fn serve(listener: TcpListener, service: SyncService, limits: WebSocketLimits) -> Infallible {
+    let endpoint = Endpoint::new(service, limits);
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => drop(connections.spawn(endpoint.clone().accept(stream))),
+                Err(error) => {
+                    // Too many open files, mostly: others close before this can work again.
+                    tracing::warn!(%error, "a connection cannot be accepted");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            },
+            Some(ended) = connections.join_next() => {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "a connection ended in a panic");
+                }
+            }
+        }
+    }
+}
+
+/// What connections need.
+#[derive(Debug, Clone)]
+struct Endpoint {
+    service: SyncService,
+    limits: WebSocketLimits,
+    /// One for each open connection.
+    places: Arc<Semaphore>,
+}
+
+impl Endpoint {
+    fn new(service: SyncService, limits: WebSocketLimits) -> Self {
+        Self { service, limits, places: Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS))) }
+    }
+
+    /// A connection from its first byte.
+    async fn accept(self, stream: TcpStream) {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "Nagle's algorithm stays on for a connection");
+        }
+        let begun = SystemClock.now();
+        let handshake = accept_async_with_config(stream, Some(config(&self.limits)));
+        match timeout(self.limits.setup_time, handshake).await {
+            Ok(Ok(socket)) => self.run(socket, begun).await,
+            Ok(Err(error)) => tracing::debug!(%error, "a WebSocket handshake failed"),
+            Err(_) => tracing::debug!("a WebSocket handshake took too long"),
+        }
+    }
+
+    async fn run<S: AsyncRead + AsyncWrite + Unpin>(self, socket: WebSocketStream<S>, begun: syncline_core::Time) {
+        let place = Arc::clone(&self.places).try_acquire_owned();
+        let socket = Socket::new(socket, self.service, self.limits, begun);
+        match place {
+            Ok(_place) => socket.run().await,
+            Err(_) => {
+                tracing::warn!("a WebSocket connection is refused: there are too many");
+                socket.refuse().await;
+            }
+        }
+    }
+}
+
+/// `GET /sync/stream`: from HTTP to WebSocket.
+async fn upgrade(State(endpoint): State<Endpoint>, mut request: Request) -> Response {
+    let Some(key) = handshake_key(request.headers()) else { return no_route() };
+    let accept = derive_accept_key(key.as_bytes());
+    let upgraded = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        let begun = SystemClock.now();
+        match timeout(endpoint.limits.setup_time, upgraded).await {
+            Ok(Ok(io)) => {
+                let config = config(&endpoint.limits);
+                let socket = WebSocketStream::from_raw_socket(TokioIo::new(io), Role::Server, Some(config)).await;
+                endpoint.run(socket, begun).await;
+            }
+            Ok(Err(error)) => tracing::debug!(%error, "a connection was not upgraded"),
+            Err(_) => tracing::debug!("a connection was not upgraded in time"),
+        }
+    });
+    let headers = [(CONNECTION, "upgrade"), (UPGRADE, "websocket"), (SEC_WEBSOCKET_ACCEPT, accept.as_str())];
+    (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
+}
+
+/// The client's key, if this is the handshake of a WebSocket.
+fn handshake_key(headers: &HeaderMap) -> Option<String> {
+    let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+    let names = |name: HeaderName, wanted: &str| {
+        let mut values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+        values.any(|value| value.split(',').any(|token| token.trim().eq_ignore_ascii_case(wanted)))
+    };
+    let asked = names(CONNECTION, "upgrade") && names(UPGRADE, "websocket");
+    (asked && text(SEC_WEBSOCKET_VERSION)? == "13").then(|| text(SEC_WEBSOCKET_KEY).map(str::to_owned)).flatten()
+}
+
+/// What SDKs expect of a path without a route.
+fn no_route() -> Response {
+    let description = "this path takes POST requests and WebSocket connections";
+    let error = json!({ "name": "RequestError", "code": NO_ROUTE, "status": 404, "description": description });
+    let body = json!({ "error": error }).to_string();
+    (StatusCode::NOT_FOUND, [(CONTENT_TYPE, "application/json")], body).into_response()
+}
