@@ -32,6 +32,7 @@ diagnostics.subscribe('undici:request:headers', ({ request, response }) => {
 });
 
 let db;
+let connectionMethod;
 let credentials;
 let uploadUrl;
 const subscriptions = new Map();
@@ -80,7 +81,8 @@ function fetchWith({ accept, encoding }) {
 
 const commands = {
   /** Opens the database. `tables` is {table: {column: "text" | "integer" | "real"}}. */
-  async open({ path, tables, accept, encoding }) {
+  async open({ path, tables, accept, encoding, websocket }) {
+    connectionMethod = websocket ? SyncStreamConnectionMethod.WEB_SOCKET : SyncStreamConnectionMethod.HTTP;
     const types = { text: column.text, integer: column.integer, real: column.real };
     const columnsOf = (columns) => Object.fromEntries(Object.entries(columns).map(([name, type]) => [name, types[type]]));
     const schema = new Schema(
@@ -104,7 +106,7 @@ const commands = {
     const connector = { fetchCredentials: async () => credentials, uploadData };
     if (later) connector.postCheckpointRequest = postCheckpointRequest;
     await db.connect(connector, {
-      connectionMethod: SyncStreamConnectionMethod.HTTP,
+      connectionMethod,
       params,
       checkpointMode: later ? 'requests' : undefined,
       crudUploadThrottleMs: 20,

@@ -22,6 +22,8 @@ pub struct Wire {
     pub accept: Option<&'static str>,
     /// The content coding, in `Accept-Encoding`.
     pub encoding: Option<&'static str>,
+    /// RSocket over WebSocket instead of HTTP; then there is neither of the two above.
+    pub websocket: bool,
 }
 
 type Answers = Arc<Mutex<HashMap<u64, oneshot::Sender<Result<Json, String>>>>>;
@@ -54,7 +56,10 @@ impl NodeClient {
         let answers = Answers::default();
         tokio::spawn(read_answers(stdout, answers.clone()));
         let mut client = Self { stdin, child, answers, next: 0 };
-        let options = json!({ "path": path, "tables": tables, "accept": wire.accept, "encoding": wire.encoding });
+        let Wire { accept, encoding, websocket } = wire;
+        let options = json!({
+            "path": path, "tables": tables, "accept": accept, "encoding": encoding, "websocket": websocket,
+        });
         client.command("open", options).await?;
         Ok(client)
     }

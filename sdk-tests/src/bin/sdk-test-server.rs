@@ -14,6 +14,7 @@ use syncline_transport_http::axum::extract::{FromRef, State};
 use syncline_transport_http::axum::routing::post;
 use syncline_transport_http::axum::{self, Json, Router};
 use syncline_transport_http::{self as http, Authenticated, Upload};
+use syncline_transport_ws as ws;
 
 #[derive(Debug, Clone)]
 struct App {
@@ -60,6 +61,7 @@ async fn main() -> Result<()> {
     let app = Router::new()
         .route("/api/upload", post(upload))
         .merge(http::router(service.clone()))
+        .merge(ws::router(service.clone()))
         .with_state(App { service, backend });
     let listener = http::Listener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
     println!("listening on {}", axum::serve::Listener::local_addr(&listener)?);

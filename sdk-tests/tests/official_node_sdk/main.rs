@@ -196,11 +196,11 @@ async fn every_format_and_coding_brings_the_same_rows() {
     let cases = [
         // What the SDK asks for by itself.
         (Wire::default(), BSON, gzip),
-        (Wire { accept: None, encoding: Some("zstd") }, BSON, Some("zstd")),
-        (Wire { accept: None, encoding: Some("identity") }, BSON, None),
-        (Wire { accept: Some(NDJSON), encoding: None }, NDJSON, gzip),
-        (Wire { accept: Some(NDJSON), encoding: Some("zstd") }, NDJSON, Some("zstd")),
-        (Wire { accept: Some(NDJSON), encoding: Some("identity") }, NDJSON, None),
+        (Wire { accept: None, encoding: Some("zstd"), websocket: false }, BSON, Some("zstd")),
+        (Wire { accept: None, encoding: Some("identity"), websocket: false }, BSON, None),
+        (Wire { accept: Some(NDJSON), encoding: None, websocket: false }, NDJSON, gzip),
+        (Wire { accept: Some(NDJSON), encoding: Some("zstd"), websocket: false }, NDJSON, Some("zstd")),
+        (Wire { accept: Some(NDJSON), encoding: Some("identity"), websocket: false }, NDJSON, None),
     ];
     for (number, (wire, media_type, coding)) in cases.into_iter().enumerate() {
         let mut client = stack.client(&format!("client{number}"), wire).await;
@@ -215,11 +215,51 @@ async fn every_format_and_coding_brings_the_same_rows() {
     }
 }
 
+/// What the SDK does where it cannot read a stream over HTTP.
+const WEBSOCKET: Wire = Wire { accept: None, encoding: None, websocket: true };
+
+#[tokio::test]
+async fn rows_and_writes_pass_over_websocket_as_well() {
+    let stack = Stack::start().await;
+    stack.sql(SEED).await;
+    // More lines than the SDK takes at once.
+    stack.sql("INSERT INTO lists SELECT 'n' || i, repeat('x', 1000), 'anna' FROM generate_series(1, 20000) i").await;
+    let mut anna = stack.client("anna", WEBSOCKET).await;
+    let mut ben = stack.client("ben", WEBSOCKET).await;
+    stack.connect(&mut anna, "anna").await;
+    stack.connect(&mut ben, "ben").await;
+    anna.first_sync().await.unwrap();
+    ben.first_sync().await.unwrap();
+    stack.agree(&mut anna, "anna", &[]).await;
+    stack.agree(&mut ben, "ben", &[]).await;
+    anna.subscribe("todos_of_list", json!({ "list": "l1" })).await.unwrap();
+    stack.agree(&mut anna, "anna", &["l1"]).await;
+    stack.sql("UPDATE lists SET name = 'Shopping', owner_id = 'ben' WHERE id = 'l2'").await;
+    stack.agree(&mut anna, "anna", &["l1"]).await;
+    stack.agree(&mut ben, "ben", &[]).await;
+
+    anna.execute("UPDATE lists SET name = 'Food' WHERE id = 'l1'", json!([])).await.unwrap();
+    anna.uploaded().await.unwrap();
+    assert_eq!(stack.rows("SELECT name FROM lists WHERE id = 'l1'").await, json!([{ "name": "Food" }]));
+    // The SDK shows nothing new before its write checkpoint has come.
+    stack.sql("UPDATE lists SET name = 'Essen' WHERE id = 'l1'").await;
+    stack.agree(&mut anna, "anna", &["l1"]).await;
+    assert_eq!(streams(&mut anna).await, [], "nothing was streamed over HTTP");
+    anna.close().await.unwrap();
+    ben.close().await.unwrap();
+}
+
 #[tokio::test]
 async fn a_killed_server_is_found_again_and_nothing_is_lost() {
+    for wire in [Wire::default(), WEBSOCKET] {
+        a_killed_server_is_found_again(wire).await;
+    }
+}
+
+async fn a_killed_server_is_found_again(wire: Wire) {
     let mut stack = Stack::start().await;
     stack.sql(SEED).await;
-    let mut anna = stack.client("anna", Wire::default()).await;
+    let mut anna = stack.client("anna", wire).await;
     stack.connect(&mut anna, "anna").await;
     anna.first_sync().await.unwrap();
     anna.subscribe("todos_of_list", json!({ "list": "l1" })).await.unwrap();
