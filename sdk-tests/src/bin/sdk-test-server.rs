@@ -58,11 +58,13 @@ async fn main() -> Result<()> {
         .table("lists", WriteRule::owner("owner_id"))
         .table("todos", WriteRule::owner("owner_id"));
 
+    // region: router
     let app = Router::new()
         .route("/api/upload", post(upload))
         .merge(http::router(service.clone()))
         .merge(ws::router(service.clone()))
         .with_state(App { service, backend });
+    // endregion: router
     let listener = http::Listener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
     println!("listening on {}", axum::serve::Listener::local_addr(&listener)?);
     std::io::stdout().flush()?;

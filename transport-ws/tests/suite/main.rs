@@ -73,13 +73,9 @@ impl Sockets {
 
 fn transport(ws_endpoint: &str, http_endpoint: &str, limit: Option<Duration>) -> Both {
     let write_checkpoints = HttpTransport::new(http_endpoint).unwrap();
-    match limit {
-        None => WebSocketTransport::new(ws_endpoint, write_checkpoints).unwrap(),
-        Some(limit) => WebSocketTransport::new(ws_endpoint, write_checkpoints.answer_timeout(limit))
-            .unwrap()
-            .idle_timeout(limit)
-            .answer_timeout(limit),
-    }
+    let Some(limit) = limit else { return WebSocketTransport::new(ws_endpoint, write_checkpoints).unwrap() };
+    let transport = WebSocketTransport::new(ws_endpoint, write_checkpoints.answer_timeout(limit)).unwrap();
+    transport.idle_timeout(limit).answer_timeout(limit)
 }
 
 #[async_trait]
