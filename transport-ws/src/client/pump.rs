@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::{self, BoxStream};
-use futures::{SinkExt, StreamExt};
+use futures::{FutureExt, SinkExt, StreamExt};
 use syncline_core::{Clock, Error, Result, SystemClock};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
@@ -112,7 +112,15 @@ impl Pump {
                 Ok(Step::Next)
             }
             message = self.socket.next(), if has_room => self.received(message).await,
-            () = tokio::time::sleep(due) => self.conversation.tick(SystemClock.now()).map(|()| Step::Next),
+            () = tokio::time::sleep(due) => {
+                // What has come may still wait to be read, on a machine that was busy or asleep.
+                let waiting = if has_room { self.socket.next().now_or_never() } else { None };
+                let step = match waiting {
+                    Some(message) => self.received(message).await?,
+                    None => Step::Next,
+                };
+                self.conversation.tick(SystemClock.now()).map(|()| step)
+            }
         }
     }
 

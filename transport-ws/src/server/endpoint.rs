@@ -9,7 +9,7 @@ use axum::extract::{Request, State};
 use axum::http::header::{
     CONNECTION, CONTENT_TYPE, HeaderName, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, StatusCode, Version};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use hyper_util::rt::TokioIo;
@@ -111,7 +111,9 @@ impl Endpoint {
 
 /// `GET /sync/stream`: from HTTP to WebSocket.
 async fn upgrade(State(endpoint): State<Endpoint>, mut request: Request) -> Response {
-    let Some(key) = handshake_key(request.headers()) else { return no_route() };
+    // Over HTTP/2 a WebSocket begins in another way, which is not offered.
+    let key = if request.version() == Version::HTTP_11 { handshake_key(request.headers()) } else { None };
+    let Some(key) = key else { return no_route() };
     let accept = derive_accept_key(key.as_bytes());
     let upgraded = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {

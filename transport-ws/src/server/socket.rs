@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::time::Duration;
 
-use futures::{SinkExt, StreamExt};
+use futures::{FutureExt, SinkExt, StreamExt};
 use syncline_core::protocol::{Framing, SyncRequest};
 use syncline_core::{Clock, Error, Identity, SyncService, SystemClock, Time};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
@@ -171,6 +171,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
                 Ok(())
             }
             () = until => {
+                // What has come in time may still wait to be read, while a slow client took a large line.
+                if let Some(message) = self.socket.next().now_or_never() {
+                    self.received(message)?;
+                }
                 self.connection.tick(SystemClock.now());
                 Ok(())
             }

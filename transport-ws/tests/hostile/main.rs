@@ -9,10 +9,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use serde_json::json;
-use syncline_transport_ws::WebSocketLimits;
 use syncline_transport_ws::frame::{ErrorCode, Frame, MAX_31, Payload};
+use syncline_transport_ws::{self as ws, WebSocketLimits};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 
@@ -235,4 +235,36 @@ async fn who_grants_nothing_and_who_reads_nothing_is_cut() {
     bench.streams_are(1).await; // it was cut
     bystander.is_unharmed().await;
     drop(deaf);
+}
+
+#[tokio::test]
+async fn requests_that_are_no_handshake_are_answered_as_a_missing_route() {
+    let service = Bench::start(limits()).await.service;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { ws::axum::serve(listener, ws::router::<()>(service)).await });
+    let upgrade = "connection: keep-alive, Upgrade\r\nupgrade: websocket\r\n";
+    let key = "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    for (headers, status) in [
+        (String::new(), "404"),
+        (format!("{upgrade}{key}"), "404"),
+        (format!("{upgrade}{key}sec-websocket-version: 8\r\n"), "404"),
+        (format!("{upgrade}sec-websocket-version: 13\r\n"), "404"),
+        (format!("{key}sec-websocket-version: 13\r\n"), "404"),
+        (format!("{upgrade}{key}sec-websocket-version: 13\r\n"), "101"),
+    ] {
+        let mut socket = TcpStream::connect(address).await.unwrap();
+        let request = format!("GET /sync/stream HTTP/1.1\r\nhost: x\r\n{headers}\r\n");
+        socket.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\n") {
+            answer.push(timeout(LIMIT, socket.read_u8()).await.unwrap().unwrap());
+        }
+        let answer = String::from_utf8(answer).unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{headers}: {answer}");
+        if status == "101" {
+            // The answer to the key, as RFC 6455 states it.
+            assert!(answer.contains("sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "{answer}");
+        }
+    }
 }
