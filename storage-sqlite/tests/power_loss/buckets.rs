@@ -241,11 +241,11 @@ async fn look_into_bucket(
 
 #[test]
 fn what_the_bucket_store_acknowledges_survives_a_power_loss() {
-    check_honest_disk("buckets::a_process_with_a_bucket_store", FILE, look);
+    check_honest_disk("a_process_with_a_bucket_store", FILE, look);
 }
 
 #[test]
 fn the_bucket_store_needs_its_syncs() {
     let logs = ["buckets.db-wal", "buckets.db-write-checkpoints-wal"];
-    check_other_disks("buckets::a_process_with_a_bucket_store", FILE, &logs, look);
+    check_other_disks("a_process_with_a_bucket_store", FILE, &logs, look);
 }

@@ -168,10 +168,10 @@ fn look_into(db: &Database, noted: &Noted) -> Result<(), Wrong> {
 
 #[test]
 fn what_the_clients_database_acknowledges_survives_a_power_loss() {
-    check_honest_disk("device::a_process_with_a_database", FILE, look);
+    check_honest_disk("a_process_with_a_database", FILE, look);
 }
 
 #[test]
 fn the_clients_database_needs_its_syncs() {
-    check_other_disks("device::a_process_with_a_database", FILE, &["app.db-wal"], look);
+    check_other_disks("a_process_with_a_database", FILE, &["app.db-wal"], look);
 }

@@ -12,7 +12,7 @@ mod chance;
 mod device;
 mod disk;
 #[path = "../it/feed.rs"]
-#[allow(dead_code, reason = "another test uses the rest")]
+#[expect(dead_code, reason = "another test uses the rest")]
 mod feed;
 mod power;
 mod recording;

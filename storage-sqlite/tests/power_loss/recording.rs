@@ -55,7 +55,7 @@ impl Recording {
         let (files, beside) = (directory(), directory());
         let recording = beside.path().join("recording");
         let ran = Command::new(std::env::current_exe().unwrap())
-            .args(["--ignored", "--exact", test, "--nocapture"])
+            .args(["--ignored", test, "--nocapture"])
             .env("LD_PRELOAD", compile(beside.path()))
             .env(DIRECTORY, files.path())
             .env("SYNCLINE_RECORDING", &recording)
