@@ -216,7 +216,7 @@ async fn look_into_bucket(
             let id = operation.op_id.0;
             sound(highest < id && id <= checkpoint, || format!("operation {id} between {highest} and {checkpoint}"))?;
             highest = id;
-            sum = sum + operation.checksum;
+            sum += operation.checksum;
             match operation.kind {
                 OperationKind::Put => {
                     let data: Json = serde_json::from_str(operation.data).map_err(Wrong::broken)?;
