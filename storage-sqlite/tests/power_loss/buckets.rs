@@ -17,6 +17,8 @@ use crate::power::{Noted, Notes, Wrong, check_honest_disk, check_integrity, chec
 
 const FILE: &str = "buckets.db";
 const REQUESTS: &str = "buckets.db-write-checkpoints";
+/// The ignored test below.
+const PROCESS: &str = "a_process_with_a_bucket_store";
 const COMMITS: u64 = 120;
 const BUCKETS: u64 = 3;
 /// Rows of each bucket, and rows of the source that are small, or large.
@@ -241,11 +243,11 @@ async fn look_into_bucket(
 
 #[test]
 fn what_the_bucket_store_acknowledges_survives_a_power_loss() {
-    check_honest_disk("a_process_with_a_bucket_store", FILE, look);
+    check_honest_disk(PROCESS, FILE, look);
 }
 
 #[test]
 fn the_bucket_store_needs_its_syncs() {
     let logs = ["buckets.db-wal", "buckets.db-write-checkpoints-wal"];
-    check_other_disks("a_process_with_a_bucket_store", FILE, &logs, look);
+    check_other_disks(PROCESS, FILE, &logs, look);
 }

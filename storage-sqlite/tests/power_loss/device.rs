@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use futures::executor::block_on;
 use serde_json::{Value as Json, json};
-use syncline_core::{ClientStore, PublishOutcome, Uploaded, WallTime};
-use syncline_storage_sqlite::{Database, Durability, params};
+use syncline_core::{ClientStore, PublishOutcome, Uploaded, WallTime, WriteCheckpoint};
+use syncline_storage_sqlite::{Database, Durability, Schema, Table, params};
 
-use crate::feed::{Feed, cover, schema};
 use crate::power::{Noted, Notes, Wrong, check_honest_disk, check_integrity, check_other_disks, last, sound};
+use crate::server::Server;
 
 const FILE: &str = "app.db";
 const ROUNDS: u64 = 8;
@@ -22,6 +22,15 @@ const WRITES: u64 = 6;
 const SYNCED: u64 = 40;
 /// For the log of the database to begin anew.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The ignored test below.
+const PROCESS: &str = "a_process_with_a_database";
+
+fn schema() -> Schema {
+    Schema::new()
+        .table(Table::new("lists").text("name").integer("rank"))
+        .table(Table::new("drafts").text("body").local_only())
+}
 
 fn open(directory: &Path) -> syncline_storage_sqlite::Result<Database> {
     let opening = Database::open(directory.join(FILE), schema()).durability(Durability::Full).readers(1);
@@ -34,14 +43,14 @@ fn open(directory: &Path) -> syncline_storage_sqlite::Result<Database> {
 fn a_process_with_a_database() {
     let Some((mut notes, directory)) = Notes::begin() else { return };
     let mut db = open(&directory).unwrap();
-    let (mut feed, mut written, mut drafts) = (Feed::default(), 0, 0);
+    let (mut server, mut written, mut drafts) = (Server::default(), 0, 0);
     for round in 1..=ROUNDS {
         for _ in 0..WRITES {
             written += 1;
             insert(&db, written).unwrap();
             notes.note("write", written);
             for half in ["a", "b"] {
-                feed.put("a", "lists", &format!("w{written}{half}"), json!({ "rank": written }));
+                server.put(&format!("w{written}{half}"), &json!({ "rank": written }));
             }
         }
         let mut uploaded = written - WRITES;
@@ -50,17 +59,14 @@ fn a_process_with_a_database() {
             uploaded += 1;
             notes.note("upload", uploaded);
         }
-        cover(&db, i64::try_from(round).unwrap());
-        feed.write_checkpoint = Some(i64::try_from(round).unwrap());
+        let write_checkpoint = WriteCheckpoint(i64::try_from(round).unwrap());
+        let sent = block_on(db.upload_state()).unwrap().uncovered.unwrap();
+        block_on(db.cover(sent, write_checkpoint)).unwrap();
         for row in 0..SYNCED {
-            feed.put(
-                "a",
-                "lists",
-                &format!("s{row}"),
-                json!({ "rank": round, "name": format!("{round:04}").repeat(5_000) }),
-            );
+            let row_now = json!({ "rank": round, "name": format!("{round:04}").repeat(5_000) });
+            server.put(&format!("s{row}"), &row_now);
         }
-        assert_eq!(feed.sync(&db), PublishOutcome::Published);
+        assert_eq!(server.sync(&db, write_checkpoint), PublishOutcome::Published);
         notes.note("publish", round);
         if round % 2 == 0 {
             // Until all of it was moved into the database, and it begins anew: with the next transaction.
@@ -168,10 +174,10 @@ fn look_into(db: &Database, noted: &Noted) -> Result<(), Wrong> {
 
 #[test]
 fn what_the_clients_database_acknowledges_survives_a_power_loss() {
-    check_honest_disk("a_process_with_a_database", FILE, look);
+    check_honest_disk(PROCESS, FILE, look);
 }
 
 #[test]
 fn the_clients_database_needs_its_syncs() {
-    check_other_disks("a_process_with_a_database", FILE, &["app.db-wal"], look);
+    check_other_disks(PROCESS, FILE, &["app.db-wal"], look);
 }

@@ -11,8 +11,6 @@ mod buckets;
 mod chance;
 mod device;
 mod disk;
-#[path = "../it/feed.rs"]
-#[expect(dead_code, reason = "another test uses the rest")]
-mod feed;
 mod power;
 mod recording;
+mod server;

@@ -86,9 +86,7 @@ static const char *inside(const char *path) {
     return path[length] ? NULL : path + length;
 }
 
-static int is_recorded(int file) {
-    return file >= 0 && file < FILES && recorded[file];
-}
+static int is_recorded(int file) { return file >= 0 && file < FILES && recorded[file]; }
 
 static void record(enum kind kind, int file, uint64_t offset, const void *bytes, size_t length) {
     struct header header = {kind, file, offset, length};
@@ -177,13 +175,9 @@ static int sync_recorded(int (*sync)(int), int file) {
     return done;
 }
 
-int fsync(int file) {
-    return sync_recorded(real_fsync, file);
-}
+int fsync(int file) { return sync_recorded(real_fsync, file); }
 
-int fdatasync(int file) {
-    return sync_recorded(real_fdatasync, file);
-}
+int fdatasync(int file) { return sync_recorded(real_fdatasync, file); }
 
 int unlink(const char *path) {
     const char *name = inside(path);

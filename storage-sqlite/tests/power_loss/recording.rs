@@ -63,7 +63,9 @@ impl Recording {
             .unwrap();
         let output = [ran.stdout, ran.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).join("\n");
         assert!(ran.status.success(), "{test}: {}\n{output}", ran.status);
-        Self { bytes: fs::read(recording).unwrap(), files }
+        let bytes = fs::read(recording).unwrap();
+        assert!(!bytes.is_empty(), "{test} did nothing:\n{output}");
+        Self { bytes, files }
     }
 
     /// Where the files are as the process left them.
