@@ -22,6 +22,8 @@ const FEATURES: &[(&str, &str, &[&str])] = &[
     ("syncline-source-postgres", "backend", &["axum", "reqwest", "rusqlite"]),
     ("syncline-transport-http", "server", &["rusqlite", "tokio-postgres"]),
     ("syncline-transport-http", "client", &["axum", "jsonwebtoken", "rusqlite", "tokio-postgres"]),
+    ("syncline-transport-ws", "server", &["reqwest", "rusqlite", "rustls", "tokio-postgres"]),
+    ("syncline-transport-ws", "client", &["axum", "jsonwebtoken", "reqwest", "rusqlite", "tokio-postgres"]),
 ];
 
 /// What the demo prints when every step went well.

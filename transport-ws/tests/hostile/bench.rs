@@ -1,5 +1,6 @@
 //! A server on a port of its own, and clients that say to it what they like.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use syncline_core::{Authenticator, Error, Identity, Replicator, Result, SyncConf
 use syncline_transport_ws::frame::{ErrorCode, Frame, MAX_31, Payload, Setup};
 use syncline_transport_ws::{WebSocketLimits, serve};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{WebSocketStream, client_async};
@@ -42,6 +44,7 @@ pub(crate) struct Bench {
     pub(crate) source: MemorySource,
     pub(crate) service: SyncService,
     pub(crate) address: SocketAddr,
+    pub(crate) server: JoinHandle<Infallible>,
 }
 
 impl Bench {
@@ -53,8 +56,8 @@ impl Bench {
         let service = SyncService::new(store, Tokens);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(serve(listener, service.clone(), limits));
-        Self { source, service, address }
+        let server = tokio::spawn(serve(listener, service.clone(), limits));
+        Self { source, service, address, server }
     }
 
     /// A client whose handshake is done.

@@ -238,6 +238,17 @@ async fn who_grants_nothing_and_who_reads_nothing_is_cut() {
 }
 
 #[tokio::test]
+async fn dropping_the_server_cuts_its_connections() {
+    let bench = Bench::start(limits()).await;
+    let mut client = bench.streaming(MAX_31).await;
+    client.line_with("checkpoint_complete").await;
+    bench.server.abort();
+    let said = timeout(LIMIT, client.socket.next()).await.expect("the connection is cut");
+    assert!(matches!(said, Some(Err(_)) | None), "{said:?}");
+    bench.streams_are(0).await;
+}
+
+#[tokio::test]
 async fn requests_that_are_no_handshake_are_answered_as_a_missing_route() {
     let service = Bench::start(limits()).await.service;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -454,6 +454,33 @@ fn a_line_that_no_frame_holds_comes_in_several() {
     assert!(matches!(whole, Frame::Payload { payload, next: true, .. } if payload.data == line));
 }
 
+/// Frames that make sense by themselves, on few streams, so that they meet.
+fn frame() -> impl Strategy<Value = Frame> {
+    let stream = 1_u32..6;
+    let metadata = prop_oneof![Just("{\"path\":\"/sync/stream\"}"), Just("{\"path\":\"/\"}"), Just("{"), Just("")];
+    let data = prop_oneof![Just("{}"), Just("{\"raw_data\":true}"), Just("["), Just("")];
+    let payload = (prop::option::weighted(0.8, metadata), data).prop_map(|(metadata, data)| Payload {
+        metadata: metadata.map(|metadata| Bytes::from_static(metadata.as_bytes())),
+        data: Bytes::from_static(data.as_bytes()),
+    });
+    let grant = prop_oneof![8 => 1_u32..9, 1 => Just(0), 1 => Just(MAX_31), 1 => Just(u32::MAX)];
+    prop_oneof![
+        1 => Just(Frame::Setup(setup())),
+        2 => any::<bool>().prop_map(|respond| Frame::Keepalive { respond, position: 0, data: Bytes::new() }),
+        8 => (stream.clone(), grant.clone(), prop::bool::weighted(0.2), payload.clone()).prop_map(
+            |(stream, initial, follows, payload)| Frame::RequestStream { stream, initial, follows, payload }
+        ),
+        4 => (stream.clone(), grant).prop_map(|(stream, n)| Frame::RequestN { stream, n }),
+        2 => stream.clone().prop_map(|stream| Frame::Cancel { stream }),
+        2 => (stream.clone(), any::<[bool; 3]>(), payload).prop_map(|(stream, [follows, complete, next], payload)| {
+            Frame::Payload { stream, follows, complete, next, payload }
+        }),
+        1 => (0_u32..6, 0x0c_u8..0x40, any::<bool>())
+            .prop_map(|(stream, kind, ignorable)| Frame::Other { stream, kind, ignorable }),
+        1 => (0_u32..6).prop_map(|stream| Frame::Error { stream, code: ErrorCode::CANCELED, message: String::new() }),
+    ]
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Grant(u32),
@@ -473,6 +500,26 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
+    /// Whatever frames come: streams are opened and let go of one for one, never too many, and each gets what it was granted
+    /// at most. [`Talk`] checks that nothing follows a close.
+    #[test]
+    fn streams_are_accounted_for(set_up in prop::bool::weighted(0.9), frames in prop::collection::vec(frame(), 0..40)) {
+        let limits = WebSocketLimits { streams_per_connection: 2, request_bytes: 200, ..WebSocketLimits::default() };
+        let mut talk = if set_up { Talk::open(limits) } else { Talk::new(limits) };
+        for frame in frames {
+            talk.say(&frame);
+            prop_assert!(talk.opened.len() - talk.dropped.len() <= 2);
+            prop_assert!(talk.opened.iter().all(|(stream, _)| stream % 2 == 1));
+            let idle = talk.opened.len() == talk.dropped.len();
+            prop_assert!(idle || talk.closed.is_none(), "a close lets go of all streams");
+            let sent = talk.sent.drain(..).map(Frame::decode).collect::<Result<Vec<_>, _>>();
+            prop_assert!(sent.is_ok());
+        }
+        talk.wait(Duration::from_secs(3_600));
+        prop_assert!(talk.closed.is_some(), "an hour of silence ends every connection");
+        prop_assert_eq!(talk.opened.len(), talk.dropped.len());
+    }
+
     /// Whatever comes in whatever order: no more lines than were granted, no pull without a grant, and nothing lost.
     #[test]
     fn grants_are_honoured(initial in 1_u32..5, steps in prop::collection::vec(step(), 0..60)) {
