@@ -81,6 +81,7 @@ impl Server {
         let app = Router::new()
             .route("/api/upload", post(upload))
             .merge(http::router(service.clone()))
+            .merge(syncline_transport_ws::router(service.clone()))
             .with_state(App { service: service.clone(), backend })
             .merge(routes);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
-use syncline_core::protocol::LineDecoder;
 use syncline_core::{Error, ErrorKind, Result, Time};
 
 use crate::frame::{ErrorCode, Frame, Payload, Reassembly, Setup};
@@ -50,7 +49,7 @@ pub(super) struct Conversation {
 
 impl Conversation {
     /// Begins with SETUP and the request, both JSON.
-    pub(super) fn new(now: Time, patience: Duration, token: &str, request: Vec<u8>) -> Self {
+    pub(super) fn new(now: Time, patience: Duration, line_bytes: usize, token: &str, request: Vec<u8>) -> Self {
         let user_agent = concat!("syncline/", env!("CARGO_PKG_VERSION"));
         let metadata = serde_json::json!({ "token": format!("Token {token}"), "user_agent": user_agent }).to_string();
         let millis = |time: Duration| u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
@@ -68,7 +67,7 @@ impl Conversation {
         let payload = Payload { metadata, data: request.into() };
         let request = Frame::RequestStream { stream: STREAM, initial: CREDIT, follows: false, payload };
         Self {
-            reassembly: Reassembly::new(LineDecoder::DEFAULT_LIMIT, 1),
+            reassembly: Reassembly::new(line_bytes, 1),
             frames: [setup, request].into(),
             patience,
             heard: now,
@@ -202,7 +201,8 @@ mod tests {
     const RECORDED: &str = include_str!("../../../core/tests/data/vectors/rsocket_sessions.json");
 
     fn conversation() -> Conversation {
-        let mut conversation = Conversation::new(NOW, Duration::from_secs(60), "abc", b"{\"raw_data\":true}".to_vec());
+        let mut conversation =
+            Conversation::new(NOW, Duration::from_secs(60), 1 << 20, "abc", b"{\"raw_data\":true}".to_vec());
         assert!(matches!(conversation.next(), Some(Frame::Setup(_))));
         assert!(matches!(conversation.next(), Some(Frame::RequestStream { stream: 1, initial: CREDIT, .. })));
         assert_eq!(conversation.next(), None);
@@ -211,7 +211,7 @@ mod tests {
 
     #[test]
     fn the_first_frames_are_those_of_the_official_sdk() {
-        let mut conversation = Conversation::new(NOW, Duration::from_secs(60), "abc.def.ghi", b"{}".to_vec());
+        let mut conversation = Conversation::new(NOW, Duration::from_secs(60), 1 << 20, "abc.def.ghi", b"{}".to_vec());
         let setup = conversation.next().expect("SETUP").encode().expect("short");
         // As recorded of the official SDK, up to the user agent.
         let recorded = "0000000005000001000000004e2000015f90106170706c69636174696f6e2f6a736f6e10617070\

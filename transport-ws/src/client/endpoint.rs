@@ -7,7 +7,6 @@ use http::header::{HeaderValue, USER_AGENT};
 use http::uri::{Parts, PathAndQuery, Scheme, Uri};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
-use syncline_core::protocol::LineDecoder;
 use syncline_core::{Error, ErrorKind, Result};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -62,8 +61,8 @@ impl Endpoint {
         Ok(Self { uri, host, port, tls })
     }
 
-    /// Connects. Bounded by its caller.
-    pub(super) async fn connect(&self, tls: &Arc<ClientConfig>) -> Result<Socket> {
+    /// Connects, to take lines of so many bytes. Bounded in time by its caller.
+    pub(super) async fn connect(&self, tls: &Arc<ClientConfig>, line_bytes: usize) -> Result<Socket> {
         let away = |error: std::io::Error| Error::unavailable("the server cannot be reached").caused_by(error);
         let tcp = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(away)?;
         if let Err(error) = tcp.set_nodelay(true) {
@@ -81,8 +80,8 @@ impl Endpoint {
         request.headers_mut().insert(USER_AGENT, user_agent);
         let config = WebSocketConfig::default()
             .read_buffer_size(32 << 10)
-            .max_message_size(Some(LineDecoder::DEFAULT_LIMIT))
-            .max_frame_size(Some(LineDecoder::DEFAULT_LIMIT));
+            .max_message_size(Some(line_bytes))
+            .max_frame_size(Some(line_bytes));
         let (socket, _) = client_async_with_config(request, io, Some(config)).await.map_err(failed)?;
         Ok(socket)
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::stream::{self, StreamExt};
 use rustls::ClientConfig;
+use syncline_core::client::ClientLimits;
 use syncline_core::protocol::{Framing, SyncRequest};
 use syncline_core::{Clock, Credentials, Error, LineStream, Result, SystemClock, Transport, WriteCheckpoint};
 use tokio::time::timeout;
@@ -30,6 +31,7 @@ pub struct WebSocketTransport<W> {
     write_checkpoints: W,
     idle_timeout: Duration,
     answer_timeout: Duration,
+    line_bytes: usize,
 }
 
 impl<W: Transport> WebSocketTransport<W> {
@@ -46,6 +48,7 @@ impl<W: Transport> WebSocketTransport<W> {
             write_checkpoints,
             idle_timeout: Duration::from_secs(60),
             answer_timeout: Duration::from_secs(15),
+            line_bytes: ClientLimits::default().line_bytes,
         })
     }
 
@@ -65,6 +68,14 @@ impl<W: Transport> WebSocketTransport<W> {
         self
     }
 
+    /// The largest line that is taken from the server, before it is held in memory; 256 MiB unless changed. Whoever raises
+    /// `ClientLimits::line_bytes` raises this as well.
+    #[must_use]
+    pub fn line_bytes(mut self, bytes: usize) -> Self {
+        self.line_bytes = bytes;
+        self
+    }
+
     /// How long it may take to connect, with TLS and handshake; 15 s unless changed.
     #[must_use]
     pub fn answer_timeout(mut self, timeout: Duration) -> Self {
@@ -78,11 +89,13 @@ impl<W: Transport> Transport for WebSocketTransport<W> {
     async fn open(&self, request: &SyncRequest, credentials: &Credentials) -> Result<LineStream> {
         let request = serde_json::to_vec(request)
             .map_err(|error| Error::internal("the request cannot be written as JSON").caused_by(error))?;
-        let socket = timeout(self.answer_timeout, self.endpoint.connect(&self.tls)).await.map_err(|_| {
-            let limit = self.answer_timeout.as_secs_f64();
-            Error::unavailable(format!("the server did not answer within {limit} s"))
-        })??;
-        let conversation = Conversation::new(SystemClock.now(), self.idle_timeout, &credentials.token, request);
+        let socket =
+            timeout(self.answer_timeout, self.endpoint.connect(&self.tls, self.line_bytes)).await.map_err(|_| {
+                let limit = self.answer_timeout.as_secs_f64();
+                Error::unavailable(format!("the server did not answer within {limit} s"))
+            })??;
+        let conversation =
+            Conversation::new(SystemClock.now(), self.idle_timeout, self.line_bytes, &credentials.token, request);
         let mut lines = pump::start(socket, conversation, self.idle_timeout);
         let bytes = match timeout(FIRST_LINE, lines.next()).await {
             Ok(Some(Ok(first))) => stream::once(async { Ok(first) }).chain(lines).boxed(),

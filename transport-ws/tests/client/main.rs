@@ -187,9 +187,9 @@ async fn refusals_are_errors_of_their_kind() {
 #[tokio::test]
 async fn whatever_is_no_stream_is_an_error() {
     let server = FakeServer::start().await;
-    let transport = transport(&server.endpoint());
+    let transport = transport(&server.endpoint()).line_bytes(1_000);
     let too_much = || {
-        let payload = Payload::of(vec![0; 40 << 20].into());
+        let payload = Payload::of(vec![0; 600].into());
         let part = Frame::Payload { stream: 1, follows: true, complete: false, next: true, payload };
         Message::Binary(part.encode().unwrap())
     };
@@ -198,7 +198,7 @@ async fn whatever_is_no_stream_is_an_error() {
         (vec![Message::Text("{}".into())], ErrorKind::Protocol),
         (vec![Message::Close(None)], ErrorKind::Unavailable),
         (vec![too_much(), too_much()], ErrorKind::Protocol),
-        (vec![Message::Binary(vec![0; 65 << 20].into())], ErrorKind::Protocol),
+        (vec![Message::Binary(vec![0; 1_001].into())], ErrorKind::Protocol),
         (vec![], ErrorKind::Unavailable),
     ] {
         let (opened, ()) = futures::join!(open(&transport), async {
