@@ -135,6 +135,9 @@ impl Conversation {
         let frame = Frame::decode(message).map_err(unreadable)?;
         let Some(frame) = self.reassembly.push(frame).map_err(unreadable)? else { return Ok(Heard::Nothing) };
         Ok(match frame {
+            Frame::Payload { stream: STREAM, next: true, payload, .. } if payload.data.is_empty() => {
+                return Err(Error::protocol("the server sent a line without content"));
+            }
             Frame::Payload { stream: STREAM, complete, next, payload, .. } => match (next, complete) {
                 (true, false) => Heard::Line(payload.data),
                 (line, true) => Heard::End(line.then_some(payload.data)),
@@ -264,8 +267,10 @@ mod tests {
         assert_eq!(hear("00000001286009"), Heard::End(Some(Bytes::from_static(&[9]))));
         assert_eq!(hear("000000012840"), Heard::End(None));
         assert_eq!(hear("00000000fe00"), Heard::Nothing);
-        let broken = conversation.received(NOW, Bytes::from_static(b"abc")).expect_err("no frame");
-        assert_eq!(broken.kind(), ErrorKind::Protocol);
+        for broken in [&b"abc"[..], b"\0\0\0\x01\x28\x20"] {
+            let error = conversation.received(NOW, Bytes::from_static(broken)).expect_err("no frame, no line");
+            assert_eq!(error.kind(), ErrorKind::Protocol);
+        }
     }
 
     #[test]

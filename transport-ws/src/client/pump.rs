@@ -15,8 +15,8 @@ use tokio_tungstenite::tungstenite::Message;
 use super::conversation::{CREDIT, Conversation, Heard};
 use super::endpoint::{Socket, failed};
 
-/// A server that keeps to what it was granted always finds room, and so does what ends the stream.
-const ROOM: usize = CREDIT as usize + 2;
+/// A server that keeps to what it was granted always finds room, and so do a sign of life and what ends the stream.
+const ROOM: usize = CREDIT as usize + 3;
 
 /// Saying goodbye takes no longer.
 const GOODBYE: Duration = Duration::from_secs(2);
@@ -28,7 +28,7 @@ struct Taken {
     changed: Notify,
 }
 
-/// Starts the task, and gives what comes. Dropping that cancels the stream at the server.
+/// Starts the task, and gives what comes; a sign of life is a piece without a byte. Dropping that cancels the stream at the server.
 pub(super) fn start(
     socket: Socket,
     conversation: Conversation,
@@ -40,7 +40,7 @@ pub(super) fn start(
     tokio::spawn(pump.run());
     stream::unfold((receiver, taken), |(mut receiver, taken)| async move {
         let line: Result<Bytes> = receiver.recv().await?;
-        if line.is_ok() {
+        if line.as_ref().is_ok_and(|line| !line.is_empty()) {
             taken.lines.fetch_add(1, Ordering::Relaxed);
             taken.changed.notify_one();
         }
@@ -159,7 +159,8 @@ impl Pump {
             Some(Err(error)) => return Err(failed(error)),
         };
         let (line, ended) = match heard {
-            Heard::Nothing => (None, false),
+            // Whoever has something to read knows that the server is there.
+            Heard::Nothing => ((self.lines.capacity() == ROOM).then(Bytes::new), false),
             Heard::Line(line) => (Some(line), false),
             Heard::End(line) => (line, true),
         };
