@@ -15,13 +15,15 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{WebSocketStream, client_async_with_config, tungstenite};
 
+use super::watched::Watched;
+
 /// TLS or not.
 pub(super) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 /// A connection whose handshake is done.
-pub(super) type Socket = WebSocketStream<Box<dyn Io>>;
+pub(super) type Socket = WebSocketStream<Watched<Box<dyn Io>>>;
 
 /// A server.
 #[derive(Debug, Clone)]
@@ -82,7 +84,7 @@ impl Endpoint {
             .read_buffer_size(32 << 10)
             .max_message_size(Some(line_bytes))
             .max_frame_size(Some(line_bytes));
-        let (socket, _) = client_async_with_config(request, io, Some(config)).await.map_err(failed)?;
+        let (socket, _) = client_async_with_config(request, Watched::new(io), Some(config)).await.map_err(failed)?;
         Ok(socket)
     }
 }

@@ -4,5 +4,6 @@ mod conversation;
 mod endpoint;
 mod pump;
 mod transport;
+mod watched;
 
 pub use transport::WebSocketTransport;

@@ -14,6 +14,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use super::conversation::{CREDIT, Conversation, Heard};
 use super::endpoint::{Socket, failed};
+use super::watched::Arrived;
 
 /// A server that keeps to what it was granted always finds room, and so do a sign of life and what ends the stream.
 const ROOM: usize = CREDIT as usize + 3;
@@ -36,7 +37,8 @@ pub(super) fn start(
 ) -> BoxStream<'static, Result<Bytes>> {
     let (lines, receiver) = mpsc::channel(ROOM);
     let taken = Arc::new(Taken::default());
-    let pump = Pump { socket, conversation, patience, lines, taken: Arc::clone(&taken) };
+    let arrived = socket.get_ref().arrived();
+    let pump = Pump { socket, conversation, patience, lines, taken: Arc::clone(&taken), arrived, seen: 0 };
     tokio::spawn(pump.run());
     stream::unfold((receiver, taken), |(mut receiver, taken)| async move {
         let line: Result<Bytes> = receiver.recv().await?;
@@ -55,6 +57,9 @@ struct Pump {
     patience: Duration,
     lines: mpsc::Sender<Result<Bytes>>,
     taken: Arc<Taken>,
+    arrived: Arrived,
+    /// How many bytes had arrived when this was looked at last.
+    seen: u64,
 }
 
 /// What a step led to.
@@ -115,10 +120,17 @@ impl Pump {
             () = tokio::time::sleep(due) => {
                 // What has come may still wait to be read, on a machine that was busy or asleep.
                 let waiting = if has_room { self.socket.next().now_or_never() } else { None };
+                let arrived = self.arrived.bytes();
                 let step = match waiting {
                     Some(message) => self.received(message).await?,
+                    // Part of a message that is still on its way.
+                    None if has_room && arrived != self.seen => {
+                        self.conversation.alive(SystemClock.now());
+                        self.hear(Heard::Nothing).await
+                    }
                     None => Step::Next,
                 };
+                self.seen = arrived;
                 self.conversation.tick(SystemClock.now()).map(|()| step)
             }
         }
@@ -147,6 +159,7 @@ impl Pump {
     }
 
     async fn received(&mut self, message: Option<tokio_tungstenite::tungstenite::Result<Message>>) -> Result<Step> {
+        self.seen = self.arrived.bytes();
         let broken = || Error::unavailable("the connection to the server broke");
         let heard = match message {
             Some(Ok(Message::Binary(message))) => self.conversation.received(SystemClock.now(), message)?,
@@ -158,6 +171,11 @@ impl Pump {
             Some(Ok(Message::Close(_))) | None => return Err(broken()),
             Some(Err(error)) => return Err(failed(error)),
         };
+        Ok(self.hear(heard).await)
+    }
+
+    /// Passes on what was heard.
+    async fn hear(&mut self, heard: Heard) -> Step {
         let (line, ended) = match heard {
             // Whoever has something to read knows that the server is there.
             Heard::Nothing => ((self.lines.capacity() == ROOM).then(Bytes::new), false),
@@ -167,9 +185,9 @@ impl Pump {
         if let Some(line) = line {
             // There is room for it.
             if self.lines.send(Ok(line)).await.is_err() {
-                return Ok(Step::Dropped);
+                return Step::Dropped;
             }
         }
-        Ok(if ended { Step::Ended } else { Step::Next })
+        if ended { Step::Ended } else { Step::Next }
     }
 }

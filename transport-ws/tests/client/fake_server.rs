@@ -71,6 +71,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.socket.send(message).await
     }
 
+    /// What is under the WebSocket.
+    pub(crate) fn raw(&mut self) -> &mut S {
+        self.socket.get_mut()
+    }
+
     /// The client closes in order.
     pub(crate) async fn expect_close(&mut self) {
         let said = timeout(LIMIT, self.socket.next()).await.expect("the client closes");

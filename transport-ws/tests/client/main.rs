@@ -270,3 +270,33 @@ async fn a_server_that_gives_no_sign_of_life_is_given_up_and_one_that_does_is_no
     assert_eq!(next(&mut stream).await.unwrap().unwrap(), fake_server::document(2));
     assert_eq!(rest(&mut stream).await, (vec![], Some(ErrorKind::Unavailable)));
 }
+
+#[tokio::test]
+async fn a_line_that_comes_slowly_is_waited_for() {
+    let server = FakeServer::start().await;
+    let transport = transport(&server.endpoint()).idle_timeout(Duration::from_millis(600));
+    let (opened, mut connection) = futures::join!(open(&transport), async {
+        let mut connection = server.accept().await;
+        connection.greeting().await;
+        connection.say(&line(1)).await;
+        connection
+    });
+    let mut stream = opened.unwrap();
+    next(&mut stream).await.unwrap().unwrap();
+    // Byte by byte, for longer than the server may be silent.
+    let frame = line(2).encode().unwrap();
+    let mut message = vec![0x82, u8::try_from(frame.len()).unwrap()];
+    message.extend_from_slice(&frame);
+    let mut pace = tokio::time::interval(Duration::from_millis(80));
+    for byte in message {
+        pace.tick().await;
+        connection.raw().write_all(&[byte]).await.unwrap();
+    }
+    let line = loop {
+        let piece = next(&mut stream).await.unwrap().unwrap();
+        if !piece.is_empty() {
+            break piece;
+        }
+    };
+    assert_eq!(line, fake_server::document(2));
+}
