@@ -89,4 +89,4 @@ pub use client::WebSocketTransport;
 #[cfg(feature = "client")]
 pub use rustls;
 #[cfg(feature = "server")]
-pub use server::{WebSocketLimits, router, router_with_limits, serve};
+pub use server::{WebSocketEndpoint, WebSocketLimits, router, router_with_limits, serve};

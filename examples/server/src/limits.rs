@@ -7,6 +7,7 @@ use serde::Deserialize;
 use syncline_core::ServiceLimits;
 use syncline_core::server::SessionLimits;
 use syncline_transport_http::HttpLimits;
+use syncline_transport_ws::WebSocketLimits;
 
 /// No wait of a server is longer than a year: what is written so has a unit wrong.
 const LONGEST_SECONDS: u64 = 366 * 24 * 3_600;
@@ -27,6 +28,9 @@ pub(crate) struct Limits {
     request_bytes: usize,
     request_seconds: u64,
     write_checkpoints: usize,
+    websocket_connections: usize,
+    websocket_streams: usize,
+    websocket_silence_seconds: u64,
     patience_seconds: u64,
     idle_seconds: u64,
     drain_seconds: u64,
@@ -36,7 +40,7 @@ pub(crate) struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        let (service, http) = (ServiceLimits::default(), HttpLimits::default());
+        let (service, http, ws) = (ServiceLimits::default(), HttpLimits::default(), WebSocketLimits::default());
         Self {
             streams: service.streams,
             streams_per_user: service.streams_per_user,
@@ -48,6 +52,9 @@ impl Default for Limits {
             request_bytes: http.request_bytes,
             request_seconds: http.request_time.as_secs(),
             write_checkpoints: http.write_checkpoints,
+            websocket_connections: ws.connections,
+            websocket_streams: ws.streams_per_connection,
+            websocket_silence_seconds: ws.lifetime.as_secs(),
             patience_seconds: http.patience.as_secs(),
             idle_seconds: 300,
             drain_seconds: 20,
@@ -70,12 +77,15 @@ impl Limits {
             ("line_operations", self.line_operations),
             ("request_bytes", self.request_bytes),
             ("write_checkpoints", self.write_checkpoints),
+            ("websocket_connections", self.websocket_connections),
+            ("websocket_streams", self.websocket_streams),
         ];
         for (key, value) in counts {
             ensure!(value > 0, "limits.{key} is 0, which would serve nobody: it must be at least 1");
         }
         check_seconds("limits.request_seconds", self.request_seconds)?;
         check_seconds("limits.patience_seconds", self.patience_seconds)?;
+        check_seconds("limits.websocket_silence_seconds", self.websocket_silence_seconds)?;
         check_seconds("limits.idle_seconds", self.idle_seconds)?;
         check_seconds("limits.retry_seconds", self.retry_seconds)?;
         // Zero is fine for these: streams are cut at once, nothing is ever compacted.
@@ -100,6 +110,18 @@ impl Limits {
             request_time: Duration::from_secs(self.request_seconds),
             patience: Duration::from_secs(self.patience_seconds),
             write_checkpoints: self.write_checkpoints,
+        }
+    }
+
+    /// A request over WebSocket is bounded as one over HTTP is.
+    pub(crate) fn websocket(&self) -> WebSocketLimits {
+        WebSocketLimits {
+            request_bytes: self.request_bytes,
+            setup_time: Duration::from_secs(self.request_seconds),
+            patience: Duration::from_secs(self.patience_seconds),
+            lifetime: Duration::from_secs(self.websocket_silence_seconds),
+            connections: self.websocket_connections,
+            streams_per_connection: self.websocket_streams,
         }
     }
 
@@ -148,7 +170,8 @@ mod tests {
         let file = "streams = 1\nstreams_per_user = 2\nbuckets_per_stream = 3\nsubscriptions_per_stream = 4\n\
                     read_bytes = 5\nline_operations = 6\nrequest_bytes = 7\nrequest_seconds = 8\n\
                     write_checkpoints = 9\npatience_seconds = 10\nidle_seconds = 11\ndrain_seconds = 0\n\
-                    compact_minutes = 0\nretry_seconds = 12\nbuffered_bytes = 13\n";
+                    compact_minutes = 0\nretry_seconds = 12\nbuffered_bytes = 13\n\
+                    websocket_connections = 14\nwebsocket_streams = 15\nwebsocket_silence_seconds = 16\n";
         let limits: Limits = toml::from_str(file).unwrap();
         limits.check().unwrap();
         let ServiceLimits {
@@ -164,6 +187,10 @@ mod tests {
         assert_eq!([streams, streams_per_user, buckets_per_stream, subscriptions_per_stream], [1, 2, 3, 4]);
         assert_eq!([read_bytes, line_operations, request_bytes, write_checkpoints, buffered_bytes], [5, 6, 7, 9, 13]);
         assert_eq!([request_time, patience].map(|time| time.as_secs()), [8, 10]);
+        let WebSocketLimits { request_bytes, setup_time, patience, lifetime, connections, streams_per_connection } =
+            limits.websocket();
+        assert_eq!([request_bytes, connections, streams_per_connection], [7, 14, 15]);
+        assert_eq!([setup_time, patience, lifetime].map(|time| time.as_secs()), [8, 10, 16]);
         let own = [limits.connection_patience(), limits.idle(), limits.drain(), limits.retry_interval()];
         assert_eq!(own.map(|time| time.as_secs()), [25, 11, 0, 12]);
         assert_eq!(limits.compact_interval(), None);
@@ -181,7 +208,8 @@ mod tests {
     #[test]
     fn a_limit_that_would_serve_nobody_is_refused_by_its_name() {
         let keys = "streams streams_per_user buckets_per_stream subscriptions_per_stream buffered_bytes read_bytes line_operations \
-                    request_bytes request_seconds write_checkpoints patience_seconds idle_seconds retry_seconds";
+                    request_bytes request_seconds write_checkpoints patience_seconds idle_seconds retry_seconds \
+                    websocket_connections websocket_streams websocket_silence_seconds";
         for key in keys.split_whitespace() {
             let limits: Limits = toml::from_str(&format!("{key} = 0")).unwrap();
             let error = limits.check().unwrap_err().to_string();

@@ -7,6 +7,7 @@ use axum::Router;
 use syncline_core::{BucketStore, Replicator, SyncService};
 use syncline_storage_sqlite::SqliteBucketStore;
 use syncline_transport_http as http;
+use syncline_transport_ws as ws;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::time::sleep;
@@ -31,7 +32,10 @@ pub(crate) async fn run(settings: &Settings) -> Result<()> {
     let replicator = Replicator::new(source, config, store.clone()).compact_every(limits.compact_interval());
     let service = SyncService::with_limits(store.clone(), keys, limits.service());
 
-    let app: Router = Router::new().merge(http::router_with_limits(service.clone(), limits.http()));
+    // One port for SDKs that sync over HTTP and for those that do over WebSocket.
+    let sockets = ws::WebSocketEndpoint::new(service.clone(), limits.websocket());
+    let app: Router =
+        Router::new().merge(http::router_with_limits(service.clone(), limits.http())).merge(sockets.router());
     let listener = http::Listener::bind(&settings.listen)
         .await
         .with_context(|| format!("cannot listen on {}", settings.listen))?
@@ -58,8 +62,13 @@ pub(crate) async fn run(settings: &Settings) -> Result<()> {
     };
     tracing::info!("stopping: open streams end");
     let _ = stopping.send(());
+    let ending = async {
+        server.await?;
+        sockets.drained().await; // which the HTTP server does not wait for
+        Ok::<_, std::io::Error>(())
+    };
     let drained = tokio::select! {
-        ended = &mut server => ended.context("the server stopped"),
+        ended = ending => ended.context("the server stopped"),
         () = sleep(limits.drain()) => {
             tracing::warn!("some streams have not ended in time; they are cut");
             Ok(())

@@ -8,7 +8,12 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use futures::StreamExt;
 use serde_json::{Value, json};
+use syncline_core::protocol::{ClientLine, LineDecoder, SyncRequest};
+use syncline_core::{Credentials, LineStream, Transport};
+use syncline_transport_http::HttpTransport;
+use syncline_transport_ws::WebSocketTransport;
 
 const SECRET: &str = "a secret of the tests, long enough for all";
 const LIMIT: Duration = Duration::from_secs(30);
@@ -250,6 +255,24 @@ async fn rows_of_anna(client: &reqwest::Client, server: &Server) -> (reqwest::Re
     (answer, rows)
 }
 
+/// The same over WebSocket: the ids of the rows.
+async fn rows_over_websocket(server: &Server) -> (LineStream, Vec<String>) {
+    let http = HttpTransport::new(&server.endpoint).unwrap();
+    let transport = WebSocketTransport::new(&server.endpoint, http).unwrap();
+    let request = SyncRequest { raw_data: true, ..SyncRequest::default() };
+    let mut stream = transport.open(&request, &Credentials::new(token("anna"))).await.unwrap();
+    let mut lines = LineDecoder::new(stream.framing, LineDecoder::DEFAULT_LIMIT);
+    let mut rows = Vec::new();
+    loop {
+        match lines.next().unwrap() {
+            Some(ClientLine::CheckpointComplete { .. }) => return (stream, rows),
+            Some(ClientLine::Data(line)) => rows.extend(line.operations.iter().map(|row| row.object_id.to_string())),
+            Some(_) => {}
+            None => lines.push(tokio::time::timeout(LIMIT, stream.bytes.next()).await.unwrap().unwrap().unwrap()),
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_client_gets_its_rows_and_a_signal_ends_the_streams() {
     let folder = tempfile::tempdir().unwrap();
@@ -261,10 +284,15 @@ async fn a_client_gets_its_rows_and_a_signal_ends_the_streams() {
         let (mut answer, rows) = rows_of_anna(&client, &server).await;
         assert_eq!(rows.len(), 1, "{rows:?}");
         assert_eq!(rows[0]["object_id"], "l1");
+        let (mut stream, rows) = rows_over_websocket(&server).await;
+        assert_eq!(rows, ["l1"]);
 
         let kill = Command::new("kill").args(["-TERM", &server.process.id().to_string()]).status().unwrap();
         assert!(kill.success());
-        // The open stream ends in an orderly way, and the program with it.
+        // The open streams end in an orderly way, and the program with them.
+        while let Some(piece) = tokio::time::timeout(LIMIT, stream.bytes.next()).await.unwrap() {
+            piece.unwrap();
+        }
         while tokio::time::timeout(LIMIT, answer.chunk()).await.unwrap().unwrap().is_some() {}
         assert!(server.wait().success());
     }

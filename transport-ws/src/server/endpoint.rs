@@ -28,11 +28,14 @@ use super::limits::WebSocketLimits;
 use super::refusal::NO_ROUTE;
 use super::socket::{Socket, config};
 
+/// No limit is above this: a server has fewer sockets.
+const MOST_CONNECTIONS: u32 = 1 << 24;
+
 /// The route `GET /sync/stream` that takes WebSocket connections. It merges with the routes of `syncline-transport-http`,
 /// so that one port serves all SDKs.
 ///
 /// Has a state of its own, so it merges into a router of any state. Connections live on in tasks of their own:
-/// [`SyncService::close`] ends their streams.
+/// [`SyncService::close`] ends their streams, and a [`WebSocketEndpoint`] says when the last of them has ended.
 pub fn router<S: Clone + Send + Sync + 'static>(service: SyncService) -> Router<S> {
     router_with_limits(service, WebSocketLimits::default())
 }
@@ -42,44 +45,66 @@ pub fn router_with_limits<S: Clone + Send + Sync + 'static>(
     service: SyncService,
     limits: WebSocketLimits,
 ) -> Router<S> {
-    Router::new().route("/sync/stream", get(upgrade)).with_state(Endpoint::new(service, limits))
+    WebSocketEndpoint::new(service, limits).router()
 }
 
 /// Serves WebSocket connections on a port of their own, at any path, until it is dropped; then all of them are cut.
 pub async fn serve(listener: TcpListener, service: SyncService, limits: WebSocketLimits) -> Infallible {
-    let endpoint = Endpoint::new(service, limits);
-    let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => drop(connections.spawn(endpoint.clone().accept(stream))),
-                Err(error) => {
-                    // Too many open files, mostly: others close before this can work again.
-                    tracing::warn!(%error, "a connection cannot be accepted");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-            },
-            Some(ended) = connections.join_next() => {
-                if let Err(error) = ended {
-                    tracing::error!(%error, "a connection ended in a panic");
-                }
-            }
-        }
-    }
+    WebSocketEndpoint::new(service, limits).serve(listener).await
 }
 
-/// What connections need.
+/// Where connections come in, and who knows how many there are. A handle: clones are the same.
 #[derive(Debug, Clone)]
-struct Endpoint {
+pub struct WebSocketEndpoint {
     service: SyncService,
     limits: WebSocketLimits,
     /// One for each open connection.
     places: Arc<Semaphore>,
 }
 
-impl Endpoint {
-    fn new(service: SyncService, limits: WebSocketLimits) -> Self {
-        Self { service, limits, places: Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS))) }
+impl WebSocketEndpoint {
+    /// The connections of a service.
+    pub fn new(service: SyncService, mut limits: WebSocketLimits) -> Self {
+        limits.connections = limits.connections.min(MOST_CONNECTIONS as usize);
+        Self { service, limits, places: Arc::new(Semaphore::new(limits.connections)) }
+    }
+
+    /// The route, as [`router`] makes it.
+    pub fn router<S: Clone + Send + Sync + 'static>(&self) -> Router<S> {
+        Router::new().route("/sync/stream", get(upgrade)).with_state(self.clone())
+    }
+
+    /// Serves connections on a port of their own, as [`serve`] does.
+    pub async fn serve(&self, listener: TcpListener) -> Infallible {
+        let mut connections = JoinSet::new();
+        loop {
+            tokio::select! {
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, _)) => drop(connections.spawn(self.clone().accept(stream))),
+                    Err(error) => {
+                        // Too many open files, mostly: others close before this can work again.
+                        tracing::warn!(%error, "a connection cannot be accepted");
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                    }
+                },
+                Some(ended) = connections.join_next() => {
+                    if let Err(error) = ended {
+                        tracing::error!(%error, "a connection ended in a panic");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits until no connection is open. An HTTP server that is shut down does not wait for them: they are none of its own
+    /// any more. After [`SyncService::close`] their streams have ended, and clients close what has no stream; one that does
+    /// not is cut after [`WebSocketLimits::patience`].
+    ///
+    /// Cancel safe.
+    pub async fn drained(&self) {
+        let all = u32::try_from(self.limits.connections).unwrap_or(MOST_CONNECTIONS);
+        // Nobody closes it.
+        let _ = self.places.acquire_many(all).await;
     }
 
     /// A connection from its first byte.
@@ -110,7 +135,7 @@ impl Endpoint {
 }
 
 /// `GET /sync/stream`: from HTTP to WebSocket.
-async fn upgrade(State(endpoint): State<Endpoint>, mut request: Request) -> Response {
+async fn upgrade(State(endpoint): State<WebSocketEndpoint>, mut request: Request) -> Response {
     // Over HTTP/2 a WebSocket begins in another way, which is not offered.
     let key = if request.version() == Version::HTTP_11 { handshake_key(request.headers()) } else { None };
     let Some(key) = key else { return no_route() };

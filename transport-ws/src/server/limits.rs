@@ -15,7 +15,7 @@ pub struct WebSocketLimits {
     pub patience: Duration,
     /// Clients state how long they may be silent, and are cut off after that; this is the most. Default 5 min.
     pub lifetime: Duration,
-    /// Open connections; one more is refused with `PSYNC_S2304`. Default 20 000.
+    /// Open connections; one more is refused with `PSYNC_S2304`. Default 20 000, at most 2^24.
     pub connections: usize,
     /// Open streams of one connection; one more is refused with `PSYNC_S2304`. SDKs have one. Default 8.
     pub streams_per_connection: usize,

@@ -9,5 +9,5 @@ mod refusal;
 mod socket;
 mod stream_task;
 
-pub use endpoint::{router, router_with_limits, serve};
+pub use endpoint::{WebSocketEndpoint, router, router_with_limits, serve};
 pub use limits::WebSocketLimits;

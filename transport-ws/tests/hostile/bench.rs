@@ -10,7 +10,7 @@ use serde_json::json;
 use syncline_core::memory::{MemoryBucketStore, MemorySource};
 use syncline_core::{Authenticator, Error, Identity, Replicator, Result, SyncConfig, SyncService, async_trait};
 use syncline_transport_ws::frame::{ErrorCode, Frame, MAX_31, Payload, Setup};
-use syncline_transport_ws::{WebSocketLimits, serve};
+use syncline_transport_ws::{WebSocketEndpoint, WebSocketLimits};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -43,6 +43,7 @@ impl Authenticator for Tokens {
 pub(crate) struct Bench {
     pub(crate) source: MemorySource,
     pub(crate) service: SyncService,
+    pub(crate) endpoint: WebSocketEndpoint,
     pub(crate) address: SocketAddr,
     pub(crate) server: JoinHandle<Infallible>,
 }
@@ -56,8 +57,10 @@ impl Bench {
         let service = SyncService::new(store, Tokens);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let server = tokio::spawn(serve(listener, service.clone(), limits));
-        Self { source, service, address, server }
+        let endpoint = WebSocketEndpoint::new(service.clone(), limits);
+        let serving = endpoint.clone();
+        let server = tokio::spawn(async move { serving.serve(listener).await });
+        Self { source, service, endpoint, address, server }
     }
 
     /// A client whose handshake is done.

@@ -279,3 +279,17 @@ async fn requests_that_are_no_handshake_are_answered_as_a_missing_route() {
         }
     }
 }
+
+#[tokio::test]
+async fn an_endpoint_is_drained_when_its_last_connection_has_gone() {
+    let bench = Bench::start(limits()).await;
+    timeout(LIMIT, bench.endpoint.drained()).await.unwrap();
+    let mut client = bench.streaming(MAX_31).await;
+    client.line_with("checkpoint_complete").await;
+    let mut drained = std::pin::pin!(bench.endpoint.drained());
+    assert!(futures::poll!(&mut drained).is_pending(), "a connection is open");
+    bench.service.close().await;
+    bench.streams_are(0).await;
+    drop(client);
+    timeout(LIMIT, drained).await.unwrap();
+}
