@@ -76,6 +76,8 @@
 #[cfg(feature = "client")]
 mod client;
 pub mod frame;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 #[cfg(test)]
 mod hex;
 #[cfg(feature = "server")]

@@ -9,9 +9,10 @@ use anyhow::{Result, bail, ensure};
 use crate::{soak, workspace};
 
 /// Test programs that hold fuzz targets, in modules named `targets`.
-const PROGRAMS: [&[&str]; 2] = [
+const PROGRAMS: [&[&str]; 3] = [
     &["--package", "syncline-core", "--all-features", "--test", "fuzzing"],
     &["--package", "syncline-source-postgres", "--lib"],
+    &["--package", "syncline-transport-ws", "--lib"],
 ];
 /// More inputs than a minute has for any target, so that no two minutes have the same.
 const APART: u64 = 1_000_000_000;

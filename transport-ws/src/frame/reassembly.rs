@@ -14,7 +14,7 @@ use super::{Frame, FrameError, MAX_31, Payload};
 pub struct Reassembly {
     limit: usize,
     max_streams: usize,
-    pub(super) held: usize,
+    held: usize,
     partial: BTreeMap<u32, Partial>,
 }
 
@@ -35,6 +35,11 @@ impl Reassembly {
     /// How many payloads have begun and lack their end.
     pub fn open(&self) -> usize {
         self.partial.len()
+    }
+
+    /// The bytes of all fragments that wait for their end.
+    pub fn held(&self) -> usize {
+        self.held
     }
 
     /// Takes a frame; gives back a whole one: this one, or the one that it was the last part of.

@@ -105,7 +105,7 @@ fn recorded_fragments_are_put_together() {
             assert_eq!(payload.metadata.as_deref(), Some(&b"{\"path\":\"/sync/stream\"}"[..]));
             assert!(serde_json::from_slice::<Value>(&payload.data).is_ok());
         }
-        assert_eq!((reassembly.open(), reassembly.held), (0, 0));
+        assert_eq!((reassembly.open(), reassembly.held()), (0, 0));
     }
 }
 
@@ -136,7 +136,7 @@ fn fragments_are_bounded_and_ordered() {
 
     reassembly.push(first(1, b"ab")).unwrap();
     assert_eq!(reassembly.push(Frame::Cancel { stream: 1 }), Ok(Some(Frame::Cancel { stream: 1 })));
-    assert_eq!((reassembly.open(), reassembly.held), (0, 0), "a cancelled request is forgotten");
+    assert_eq!((reassembly.open(), reassembly.held()), (0, 0), "a cancelled request is forgotten");
 }
 
 #[test]

@@ -8,7 +8,9 @@ use crate::tree::{files, report, root};
 fn every_fuzz_target_has_a_program_seeds_and_a_test() {
     let read = |path: &str| fs::read_to_string(root().join(path)).unwrap();
     let manifest = read("fuzz/Cargo.toml");
-    let tests = [read("core/tests/fuzzing.rs"), read("source-postgres/src/fuzzing.rs")].concat();
+    let tests =
+        [read("core/tests/fuzzing.rs"), read("source-postgres/src/fuzzing.rs"), read("transport-ws/src/fuzzing.rs")]
+            .concat();
     let exported = read("core/src/fuzzing/mod.rs");
     let programs = files("fuzz/fuzz_targets", &[".rs"]);
     assert!(programs.len() > 10, "only {} programs found: the walk is broken", programs.len());
