@@ -88,6 +88,7 @@ impl Talk {
             self.now = deadline;
             self.connection.tick(deadline);
             self.settle();
+            assert_ne!(self.connection.deadline(), Some(deadline), "its owner would tick for ever");
         }
         self.now = end;
         self.connection.tick(end);
