@@ -376,7 +376,9 @@ impl Run {
 
     /// What was begun comes to its end: S10, as far as a session can see to it.
     fn finish(&mut self) {
-        for _ in 0..EVENTS {
+        // A read may bring a single operation.
+        let operations: usize = self.operations.values().map(BTreeSet::len).sum();
+        for _ in 0..EVENTS + operations {
             if self.closed {
                 return;
             }
