@@ -1,8 +1,6 @@
 //! The memory and the processor time of a server: of one that reads a database for the first time, in a process of its own, and
 //! of its idle connections.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result};
 
 use crate::bench::{Bench, memory};
@@ -50,9 +48,8 @@ pub(crate) async fn idle_connections(bench: &Bench) -> Result<Figure> {
     let mut held = [0.0; 2];
     for (count, held) in counts.into_iter().zip(&mut held) {
         clients.tell(count).await?;
+        // It says so when each of them has been silent for a while.
         clients.says::<usize>().await?;
-        // What was needed for the last of them alone is given back by then.
-        tokio::time::sleep(Duration::from_millis(500)).await;
         *held = memory("VmRSS:").context("this system does not tell how much memory a process holds")?;
     }
     let slope = ((held[1] - held[0]) / counts[1] as f64).max(1.0);

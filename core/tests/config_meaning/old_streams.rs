@@ -3,13 +3,7 @@
 use serde_json::json;
 
 use super::dice::Dice;
-
-const COLUMNS: [&str; 4] = ["id", "a", "b", "c"];
-const LITERALS: [&str; 5] = ["'a'", "'b'", "1", "NULL", "0"];
-
-fn column(dice: &mut Dice<'_>) -> &'static str {
-    dice.one_of(&COLUMNS)
-}
+use super::rules::{LITERALS, column, plain};
 
 fn request(dice: &mut Dice<'_>) -> &'static str {
     dice.one_of(&[
@@ -24,20 +18,6 @@ fn request(dice: &mut Dice<'_>) -> &'static str {
 
 fn request_list(dice: &mut Dice<'_>) -> &'static str {
     dice.one_of(&["auth.parameter('list')", "connection.parameter('list')", "subscription.parameter('list')"])
-}
-
-/// A condition on rows.
-fn plain(dice: &mut Dice<'_>, depth: usize) -> String {
-    let name = column(dice);
-    match dice.roll(if depth > 0 { 7 } else { 4 }) {
-        0 => format!("{name} = {}", dice.one_of(&LITERALS)),
-        1 => format!("{name} IS NOT NULL"),
-        2 => format!("{name} != {}", dice.one_of(&LITERALS)),
-        3 => format!("{name} <= {}", column(dice)),
-        4 => format!("NOT ({})", plain(dice, depth - 1)),
-        5 => format!("({} AND {})", plain(dice, depth - 1), plain(dice, depth - 1)),
-        _ => format!("({} OR {})", plain(dice, depth - 1), plain(dice, depth - 1)),
-    }
 }
 
 fn of_request(dice: &mut Dice<'_>) -> String {

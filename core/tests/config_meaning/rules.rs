@@ -5,9 +5,9 @@ use serde_json::json;
 use super::dice::Dice;
 
 const COLUMNS: [&str; 4] = ["id", "a", "b", "c"];
-const LITERALS: [&str; 5] = ["'a'", "'b'", "1", "NULL", "0"];
+pub(crate) const LITERALS: [&str; 5] = ["'a'", "'b'", "1", "NULL", "0"];
 
-fn column(dice: &mut Dice<'_>) -> &'static str {
+pub(crate) fn column(dice: &mut Dice<'_>) -> &'static str {
     dice.one_of(&COLUMNS)
 }
 
@@ -28,7 +28,7 @@ fn request_list(dice: &mut Dice<'_>) -> &'static str {
 }
 
 /// A condition on rows.
-fn plain(dice: &mut Dice<'_>, depth: usize) -> String {
+pub(crate) fn plain(dice: &mut Dice<'_>, depth: usize) -> String {
     let name = column(dice);
     match dice.roll(if depth > 0 { 7 } else { 4 }) {
         0 => format!("{name} = {}", dice.one_of(&LITERALS)),

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use syncline_storage_sqlite::rusqlite::Connection;
+use tempfile::TempDir;
 
 use crate::chance::Chance;
 use crate::disk::{Disk, Ignored};
@@ -62,21 +63,39 @@ pub(crate) fn check_integrity(path: &Path) -> Result<(), Wrong> {
     }
 }
 
-/// Where a process that is recorded notes what was acknowledged. None in a process that is not.
-pub(crate) struct Notes(fs::File);
+/// Where work with a store notes what was acknowledged: for whoever records it, or for nobody.
+pub(crate) struct Notes {
+    file: fs::File,
+    /// The files of work that nobody records.
+    own: Option<TempDir>,
+}
 
 impl Notes {
-    /// The notes, and where the process is to have its files.
-    pub(crate) fn begin() -> Option<(Self, PathBuf)> {
-        let directory = PathBuf::from(env::var_os(DIRECTORY)?);
-        let file = OpenOptions::new().create(true).truncate(true).write(true).open(directory.join(MARKS)).unwrap();
-        Some((Self(file), directory))
+    /// The notes, and where the files are to be.
+    pub(crate) fn begin() -> (Self, PathBuf) {
+        let (own, place) = match env::var_os(DIRECTORY) {
+            Some(place) => (None, PathBuf::from(place)),
+            None => {
+                let own = directory();
+                let place = own.path().to_owned();
+                (Some(own), place)
+            }
+        };
+        let file = OpenOptions::new().create(true).truncate(true).write(true).open(place.join(MARKS)).unwrap();
+        (Self { file, own }, place)
+    }
+
+    /// A process that is recorded ends here, without closing anything.
+    pub(crate) fn end(self) {
+        if self.own.is_none() {
+            std::process::exit(0);
+        }
     }
 
     /// Notes a number under a name. It holds for the power losses from here on.
     pub(crate) fn note(&mut self, what: &str, number: u64) {
         // One call: a mark is there whole.
-        self.0.write_all(format!("{what} {number}\n").as_bytes()).unwrap();
+        self.file.write_all(format!("{what} {number}\n").as_bytes()).unwrap();
     }
 }
 

@@ -50,12 +50,12 @@ pub(crate) struct Recording {
 }
 
 impl Recording {
-    /// Runs the ignored test of this name, in a process of its own whose files are watched.
+    /// Runs the test of this name, in a process of its own whose files are watched.
     pub(crate) fn of(test: &str) -> Self {
         let (files, beside) = (directory(), directory());
         let recording = beside.path().join("recording");
         let ran = Command::new(std::env::current_exe().unwrap())
-            .args(["--ignored", test, "--nocapture"])
+            .args([test, "--nocapture"])
             .env("LD_PRELOAD", compile(beside.path()))
             .env(DIRECTORY, files.path())
             .env("SYNCLINE_RECORDING", &recording)
