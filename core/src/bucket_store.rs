@@ -14,6 +14,7 @@ use crate::bucket::{BucketId, DefinitionId, Generation};
 use crate::checkpoint::{BucketChecksum, Checkpoint, DeployedConfig, LookupKey, LookupRows, Published};
 use crate::chunk::Chunk;
 use crate::error::Result;
+use crate::lookup_change::LookupChange;
 use crate::operation::{NewOperation, OpId};
 use crate::source::{SourcePosition, SourceState};
 use crate::table::{RowKey, TableId};
@@ -218,6 +219,17 @@ pub trait BucketStore: Send + Sync + fmt::Debug {
     /// The rows of each lookup key at a checkpoint. `Unavailable` if compaction went past it: ask at a newer one.
     async fn lookup(&self, at: OpId, keys: &[LookupKey]) -> Result<Vec<LookupRows>>;
 
+    /// What changed of the rows of each lookup key after the checkpoint `since`, up to the checkpoint `at`; one answer per
+    /// key. `Unavailable` if compaction went past `at`.
+    ///
+    /// A store that does not know answers with all rows that the key has, as this does where it is not overridden: it
+    /// is as correct, and a user of thousands of rows under one key costs as many whenever one of them changes.
+    /// [`CheckpointFeed::changed_rows`](crate::CheckpointFeed::changed_rows) tells which source rows changed it.
+    async fn lookup_changes(&self, since: OpId, at: OpId, keys: &[LookupKey]) -> Result<Vec<LookupChange>> {
+        let _ = since;
+        Ok(self.lookup(at, keys).await?.into_iter().map(LookupChange::Whole).collect())
+    }
+
     /// Count and checksum of each bucket at a checkpoint; zero for an unknown bucket. Never reads operations to answer.
     /// `Unavailable` if compaction went past it: ask at a newer one.
     async fn checksums(&self, at: OpId, buckets: &[BucketId]) -> Result<Vec<BucketChecksum>>;
@@ -300,6 +312,9 @@ impl<T: BucketStore + ?Sized> BucketStore for Arc<T> {
     }
     async fn lookup(&self, at: OpId, keys: &[LookupKey]) -> Result<Vec<LookupRows>> {
         (**self).lookup(at, keys).await
+    }
+    async fn lookup_changes(&self, since: OpId, at: OpId, keys: &[LookupKey]) -> Result<Vec<LookupChange>> {
+        (**self).lookup_changes(since, at, keys).await
     }
     async fn checksums(&self, at: OpId, buckets: &[BucketId]) -> Result<Vec<BucketChecksum>> {
         (**self).checksums(at, buckets).await

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use crate::bucket::BucketId;
 use crate::checkpoint::{ChangeSet, Changes, LookupKey};
+use crate::recent_lookups::{ChangedRows, RecentLookups};
+use crate::table::RowKey;
 use crate::write_checkpoint::ClientKey;
 
 /// Collects what changed between two checkpoints, each thing once. Beyond [`LIMIT`](Self::LIMIT) entries it forgets them
@@ -13,7 +15,11 @@ use crate::write_checkpoint::ClientKey;
 pub struct ChangeCollector {
     unknown: bool,
     buckets: BTreeSet<BucketId>,
-    lookups: BTreeSet<LookupKey>,
+    /// With the source rows, unless there are too many.
+    lookups: ChangedRows,
+    rows: usize,
+    /// The source rows are not known.
+    rows_unknown: bool,
     clients: BTreeSet<ClientKey>,
 }
 
@@ -44,11 +50,21 @@ impl ChangeCollector {
         }
     }
 
-    /// The rows of a lookup key changed.
-    pub fn lookup(&mut self, key: &LookupKey) {
-        if !self.unknown && !self.lookups.contains(key) {
-            self.lookups.insert(key.clone());
+    /// A source row yields something else for a lookup key.
+    pub fn lookup(&mut self, key: &LookupKey, row: &RowKey) {
+        if self.unknown {
+            return;
+        }
+        if !self.lookups.contains_key(key) {
+            self.lookups.insert(key.clone(), BTreeSet::new());
             self.bound();
+        }
+        if !self.rows_unknown
+            && let Some(rows) = self.lookups.get_mut(key)
+            && rows.insert(row.clone())
+        {
+            self.rows += 1;
+            self.bound_rows();
         }
     }
 
@@ -67,8 +83,15 @@ impl ChangeCollector {
             *self = later;
         } else if !self.unknown {
             self.buckets.extend(later.buckets);
-            self.lookups.extend(later.lookups);
             self.clients.extend(later.clients);
+            self.rows_unknown |= later.rows_unknown;
+            for (key, rows) in later.lookups {
+                let known = self.lookups.entry(key).or_default();
+                let before = known.len();
+                known.extend(rows);
+                self.rows += known.len() - before;
+            }
+            self.bound_rows();
             self.bound();
         }
     }
@@ -80,7 +103,8 @@ impl ChangeCollector {
             Changes::These(_) if self.unknown => {}
             Changes::These(set) => {
                 self.buckets.extend(set.buckets.iter().cloned());
-                self.lookups.extend(set.lookups.iter().cloned());
+                self.lookups.extend(set.lookups.iter().map(|key| (key.clone(), BTreeSet::new())));
+                self.rows_unknown = true;
                 self.clients.extend(set.clients.iter().cloned());
                 self.bound();
             }
@@ -89,15 +113,36 @@ impl ChangeCollector {
 
     /// What was collected, in order; the collector is empty afterwards.
     pub fn take(&mut self) -> Changes {
-        let Self { unknown, buckets, lookups, clients } = std::mem::take(self);
+        let Self { unknown, buckets, lookups, clients, .. } = std::mem::take(self);
         if unknown {
             return Changes::Unknown;
         }
         Changes::These(Arc::new(ChangeSet {
             buckets: buckets.into_iter().collect(),
-            lookups: lookups.into_iter().collect(),
+            lookups: lookups.into_keys().collect(),
             clients: clients.into_iter().collect(),
         }))
+    }
+
+    /// The source rows that changed each lookup key, if they are known; they are not any more afterwards.
+    pub(crate) fn take_rows(&mut self) -> Option<ChangedRows> {
+        let known = !self.unknown && !self.rows_unknown;
+        let rows = self.lookups.iter_mut().map(|(key, rows)| (key.clone(), std::mem::take(rows)));
+        let rows = known.then(|| rows.collect());
+        self.forget_rows();
+        rows
+    }
+
+    fn forget_rows(&mut self) {
+        self.lookups.values_mut().for_each(BTreeSet::clear);
+        self.rows = 0;
+        self.rows_unknown = true;
+    }
+
+    fn bound_rows(&mut self) {
+        if self.rows_unknown || self.rows > RecentLookups::LIMIT {
+            self.forget_rows();
+        }
     }
 
     fn len(&self) -> usize {

@@ -1,6 +1,6 @@
 //! Handing new checkpoints to subscribers, newest first and without queues.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -8,8 +8,11 @@ use std::task::{Context, Poll, Waker};
 use futures::stream::{BoxStream, Stream, StreamExt};
 
 use crate::changes::ChangeCollector;
-use crate::checkpoint::{Changes, Checkpoint, Published};
+use crate::checkpoint::{Changes, Checkpoint, LookupKey, Published};
 use crate::error::Result;
+use crate::operation::OpId;
+use crate::recent_lookups::RecentLookups;
+use crate::table::RowKey;
 
 /// What a [`BucketStore`](crate::BucketStore) implements its `checkpoints()` with. A handle; clones are the same feed.
 ///
@@ -23,6 +26,7 @@ struct State {
     current: Option<Checkpoint>,
     /// Changes that are durable but not yet part of a checkpoint.
     unpublished: ChangeCollector,
+    recent: RecentLookups,
     subscribers: BTreeMap<u64, Subscriber>,
     next_subscriber: u64,
     closed: bool,
@@ -46,7 +50,12 @@ impl CheckpointFeed {
     /// A feed that continues from a checkpoint, if there is one.
     pub fn new(current: Option<Checkpoint>) -> Self {
         let feed = Self::default();
-        feed.state().current = current;
+        let since = current.as_ref().map_or(OpId::ZERO, |checkpoint| checkpoint.op_id);
+        {
+            let mut state = feed.state();
+            state.current = current;
+            state.recent = RecentLookups::after(since);
+        }
         feed
     }
 
@@ -71,6 +80,8 @@ impl CheckpointFeed {
         if state.current.as_ref().is_some_and(|current| checkpoint.op_id <= current.op_id) {
             return;
         }
+        let rows = state.unpublished.take_rows();
+        state.recent.push(checkpoint.op_id, rows);
         state.current = Some(checkpoint);
         let changes = state.unpublished.take();
         let wakers: Vec<Waker> =
@@ -84,10 +95,19 @@ impl CheckpointFeed {
         let mut state = self.state();
         state.current = None;
         state.unpublished = ChangeCollector::unknown();
+        // Until the next checkpoint, which begins anew.
+        state.recent = RecentLookups::after(OpId(u64::MAX));
         for subscriber in state.subscribers.values_mut() {
             // Taken only together with a checkpoint, so this waits for the next one.
             subscriber.waiting = Waiting::One(Changes::Unknown);
         }
+    }
+
+    /// The source rows that changed what a lookup key yields after the checkpoint `since`, up to the checkpoint `at`: what a
+    /// store answers [`lookup_changes`](crate::BucketStore::lookup_changes) with. `None` if that is not known any more,
+    /// since there were too many, or the store was opened anew.
+    pub fn changed_rows(&self, key: &LookupKey, since: OpId, at: OpId) -> Option<BTreeSet<RowKey>> {
+        self.state().recent.changed(key, since, at)
     }
 
     /// Ends all streams, and those that are opened later.

@@ -28,8 +28,10 @@ mod compaction;
 mod config;
 #[cfg(feature = "jwt")]
 pub mod jwt;
+mod lookup_change;
 mod marker_feed;
 pub mod protocol;
+mod recent_lookups;
 
 // Traits.
 mod bucket_store;
@@ -89,6 +91,7 @@ pub use connector::{Connector, Credentials};
 pub use error::{BoxError, Error, ErrorKind, Result};
 pub use identity::{Authenticator, Identity};
 pub use local_transaction::{LocalTransaction, LocalWrite, Uploaded, WriteKind};
+pub use lookup_change::{LookupChange, LookupDifference};
 pub use marker_feed::MarkerFeed;
 pub use operation::{NewOperation, OpId, Operation, OperationKind};
 pub use replication::{ReplicationPhase, ReplicationStatus, Replicator};

@@ -4,7 +4,8 @@
 use std::collections::BTreeSet;
 
 use syncline_core::{
-    ConfigLookup, ConfigRequest, Identity, LookupRows, RequestResolver, ResolveStep, ResolvedChanges, SyncConfig,
+    ConfigLookup, ConfigRequest, Identity, LookupChange, LookupDifference, LookupRows, RequestResolver, ResolveStep,
+    ResolvedChanges, SyncConfig,
 };
 
 /// Lookups that form a chain.
@@ -61,7 +62,7 @@ fn resolve(resolver: &mut RequestResolver, organisations: &[&str]) -> (Vec<Strin
     loop {
         match resolver.poll().unwrap() {
             ResolveStep::Done(resolved) => return (asked, resolved.buckets.len()),
-            ResolveStep::Lookups(wanted) => {
+            ResolveStep::Lookups(wanted) | ResolveStep::Changed(wanted) => {
                 let answers = wanted.iter().map(|lookup| rows(&lookup.values, organisations)).collect();
                 asked.extend(wanted.iter().map(|lookup| lookup.values.to_string()));
                 resolver.answer(wanted, answers).unwrap();
@@ -138,7 +139,7 @@ fn what_nobody_depends_on_is_forgotten_whatever_else_is_known() {
         loop {
             match resolver.poll().unwrap() {
                 ResolveStep::Done(_) => return asked,
-                ResolveStep::Lookups(wanted) => {
+                ResolveStep::Lookups(wanted) | ResolveStep::Changed(wanted) => {
                     let answer = |lookup: &ConfigLookup| {
                         teams(&lookup.values, rows(&lookup.values, organisations), lookup.index, first)
                     };
@@ -223,7 +224,7 @@ impl Anna {
         loop {
             match self.resolver.poll_changes()? {
                 ResolveStep::Done(changes) => return Ok(changes),
-                ResolveStep::Lookups(wanted) => {
+                ResolveStep::Lookups(wanted) | ResolveStep::Changed(wanted) => {
                     let answer = |lookup: &ConfigLookup| {
                         let of_members = lookup.index == self.index_of_members;
                         let lists = if of_members { &self.members } else { &self.shares };
@@ -285,4 +286,47 @@ fn a_stream_with_too_many_buckets_loses_them_all_and_gets_them_back() {
     let changes = anna.changes().unwrap();
     assert_eq!((changes.buckets.len(), changes.gone.len()), (10_000, 0));
     assert!(changes.streams.iter().all(|stream| stream.errors.is_empty()));
+}
+
+fn difference(gone: &[&str], come: &[&str]) -> LookupChange {
+    let rows = |names: &[&str]| names.iter().map(|name| format!("[\"{name}\"]").into()).collect();
+    LookupChange::Difference(LookupDifference { gone: rows(gone), come: rows(come) })
+}
+
+#[test]
+fn a_difference_of_a_lookup_is_enough_for_a_chain() {
+    let mut resolver = resolver(&parse(CHAIN));
+    resolve(&mut resolver, &["a", "b", "b"]);
+    // One of two rows that lead to `b` has gone, and nothing else is asked for.
+    assert!(resolver.invalidate(&those_of(&resolver, "anna")));
+    let ResolveStep::Changed(wanted) = resolver.poll().unwrap() else { panic!("what has changed is enough") };
+    resolver.answer(wanted, vec![difference(&["b"], &[])]).unwrap();
+    assert_eq!(resolve(&mut resolver, &[]), (vec![], 2));
+    // The other one too, and there is a new one, whose rows are not known: of those a difference says nothing.
+    assert!(resolver.invalidate(&those_of(&resolver, "anna")));
+    let ResolveStep::Changed(wanted) = resolver.poll().unwrap() else { panic!("what has changed is enough") };
+    resolver.answer(wanted, vec![difference(&["b"], &["c"])]).unwrap();
+    let ResolveStep::Lookups(wanted) = resolver.poll().unwrap() else { panic!("`c` was never answered") };
+    assert_eq!(wanted.iter().map(|lookup| &*lookup.values).collect::<Vec<_>>(), ["[\"c\"]"]);
+    resolver.answer(wanted.clone(), vec![difference(&[], &["c"])]).unwrap();
+    assert_eq!(resolver.poll().unwrap(), ResolveStep::Lookups(wanted), "a difference from nothing is no answer");
+    assert_eq!(resolve(&mut resolver, &[]), (vec!["[\"c\"]".into()], 2));
+}
+
+#[test]
+fn a_row_that_goes_without_having_been_there_is_an_error() {
+    let mut resolver = resolver(&parse(CHAIN));
+    resolve(&mut resolver, &["a"]);
+    assert!(resolver.invalidate(&those_of(&resolver, "anna")));
+    let ResolveStep::Changed(wanted) = resolver.poll().unwrap() else { panic!("what has changed is enough") };
+    resolver.answer(wanted, vec![difference(&["b"], &[])]).unwrap();
+    assert_eq!(resolver.poll().unwrap_err().kind(), syncline_core::ErrorKind::Data);
+}
+
+#[test]
+fn whoever_finds_everything_again_needs_all_rows() {
+    let mut resolver = resolver(&parse(WHOLE));
+    resolve(&mut resolver, &["a"]);
+    assert!(resolver.invalidate(&those_of(&resolver, "anna")));
+    assert!(matches!(resolver.poll().unwrap(), ResolveStep::Lookups(_)));
 }

@@ -14,8 +14,9 @@ use serde_json::json;
 use syncline_core::memory::{MemoryBucketStore, MemorySource};
 use syncline_core::{
     AppendBatch, BucketChecksum, BucketId, BucketStore, Checkpoint, ClientKey, Clock, Commit, CompactLimits, Compacted,
-    CurrentRow, Error, Generation, LookupKey, LookupRows, MarkerToken, OpId, OperationChunk, Published, ReadRequest,
-    Replicator, Result, Resume, RowKey, SyncConfig, Time, WriteCheckpoint, WriteCheckpointRequest, async_trait,
+    CurrentRow, Error, Generation, LookupChange, LookupKey, LookupRows, MarkerToken, OpId, OperationChunk, Published,
+    ReadRequest, Replicator, Result, Resume, RowKey, SyncConfig, Time, WriteCheckpoint, WriteCheckpointRequest,
+    async_trait,
 };
 
 use clock::VirtualClock;
@@ -70,6 +71,9 @@ impl BucketStore for Watched {
     }
     async fn lookup(&self, at: OpId, keys: &[LookupKey]) -> Result<Vec<LookupRows>> {
         self.store.lookup(at, keys).await
+    }
+    async fn lookup_changes(&self, since: OpId, at: OpId, keys: &[LookupKey]) -> Result<Vec<LookupChange>> {
+        self.store.lookup_changes(since, at, keys).await
     }
     async fn checksums(&self, at: OpId, buckets: &[BucketId]) -> Result<Vec<BucketChecksum>> {
         self.store.checksums(at, buckets).await

@@ -83,7 +83,7 @@ pub(crate) fn resolve(bench: &Bench) -> Result<Figure> {
         loop {
             match resolver.poll()? {
                 ResolveStep::Done(resolved) => return Ok(resolved),
-                ResolveStep::Lookups(wanted) => {
+                ResolveStep::Lookups(wanted) | ResolveStep::Changed(wanted) => {
                     let answers = wanted.iter().map(|wanted| answer(&mut known, wanted)).collect();
                     resolver.answer(wanted, answers)?;
                 }

@@ -31,10 +31,11 @@ pub(crate) enum Name {
     ManyBucketsStart,
     ManyBucketsChange,
     ManyBucketsRight,
+    ManyRowsRight,
 }
 
 impl Name {
-    pub(crate) const ALL: [Self; 26] = [
+    pub(crate) const ALL: [Self; 27] = [
         Self::WalReceive,
         Self::ReplicateTxn1,
         Self::ReplicateTxn100,
@@ -61,6 +62,7 @@ impl Name {
         Self::ManyBucketsStart,
         Self::ManyBucketsChange,
         Self::ManyBucketsRight,
+        Self::ManyRowsRight,
     ];
 
     pub(crate) fn text(self) -> &'static str {
@@ -91,6 +93,7 @@ impl Name {
             Self::ManyBucketsStart => "many_buckets_start",
             Self::ManyBucketsChange => "many_buckets_change",
             Self::ManyBucketsRight => "many_buckets_right",
+            Self::ManyRowsRight => "many_rows_right",
         }
     }
 
@@ -111,7 +114,8 @@ impl Name {
             | Self::BucketBytes
             | Self::ManyBucketsStart
             | Self::ManyBucketsChange
-            | Self::ManyBucketsRight => return None,
+            | Self::ManyBucketsRight
+            | Self::ManyRowsRight => return None,
             Self::ReplicateTxn1 => 4_100.0,
             Self::ReplicateTxn100 => 5_400.0,
             Self::ReplicateTxn10000 => 4_900.0,
@@ -140,7 +144,8 @@ impl Name {
             | Self::Watch
             | Self::PublishPause
             | Self::ManyBucketsChange
-            | Self::ManyBucketsRight => "ms",
+            | Self::ManyBucketsRight
+            | Self::ManyRowsRight => "ms",
             Self::Resolve => "requests/s",
             Self::BucketBytes | Self::IdleConnectionBytes => "bytes",
             Self::ServerRssMb => "MB",

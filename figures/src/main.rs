@@ -150,5 +150,6 @@ async fn measure(name: Name, bench: &Bench, latencies: &mut Measured) -> Result<
         Name::ManyBucketsStart => many_buckets::start(bench).await,
         Name::ManyBucketsChange => many_buckets::change(bench).await,
         Name::ManyBucketsRight => many_buckets::right(bench).await,
+        Name::ManyRowsRight => many_buckets::right_beside_many_rows(bench).await,
     }
 }

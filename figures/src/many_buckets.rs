@@ -1,4 +1,4 @@
-//! A user of ten thousand buckets, in memory: the first sync, one changed row, and one more right.
+//! A user of ten thousand buckets, in memory: the first sync, one changed row, and one more right, of two shapes.
 //!
 //! The other side is a user of ten buckets of the same store, or the same rows in one bucket: what a user costs should not
 //! depend on how many buckets there are, but on what changes.
@@ -170,6 +170,29 @@ pub(crate) async fn right(_: &Bench) -> Result<Figure> {
         })?)
     })
     .await
+}
+
+/// The same where the user's lookup has as many rows, one of which is new.
+pub(crate) async fn right_beside_many_rows(_: &Bench) -> Result<Figure> {
+    let note =
+        format!("one row more under a lookup key of {MANY}, and its bucket; against the same under a key of {FEW}");
+    let joins = |user: &'static str| {
+        move |server: &Server, number: usize| {
+            let (org, project) = (format!("of {user} {number}"), format!("of {user} {number}"));
+            Ok(server.source.transaction(|tx| {
+                tx.put("tasks", json!({ "id": format!("of {project}"), "project": project, "title": "new" }))?;
+                tx.put("projects", json!({ "id": project, "org": org }))?;
+                tx.put("members", json!({ "id": format!("{user} in {org}"), "user_id": user, "org": org }))
+            })?)
+        }
+    };
+    let mut server = Server::start()?;
+    let mut times = Vec::new();
+    for user in ["many", "few"] {
+        let mut reader = server.open(user, SyncRequest::default()).await?;
+        times.push(server.after(&mut reader, joins(user)).await?);
+    }
+    Ok(Figure::against(Name::ManyRowsRight, times[0], times[1], note))
 }
 
 async fn compare(name: Name, note: String, change: impl Fn(&Server, usize) -> Result<()> + Copy) -> Result<Figure> {

@@ -2,19 +2,20 @@
 //! takes away is found without looking at the others.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use bytestring::ByteString;
 
 use super::evaluate::Failure;
 use super::plan::{KeyValue, Querier, Stage};
-use super::querying::{Answers, ConfigLookup, too_many};
+use super::querying::{Answer, AnswerRows, Answers, ConfigLookup, too_many};
 use super::request::Budget;
 use super::wish::Wish;
 use crate::error::{Error, Result};
 
 /// What a lookup or a bucket costs beside its text, about: a handle of it, a count, and a place in a tree.
 const LINK_BYTES: usize = 96;
+/// The same of what a row leads to, which shares the text of the lookup or bucket.
+const LEAD_BYTES: usize = 64;
 
 /// The lookups of one querier for one subscription, with what they lead to.
 #[derive(Debug)]
@@ -47,13 +48,16 @@ enum Nodes {
     Parameters(BTreeMap<ByteString, usize>),
 }
 
+/// What the rows of a lookup lead to, each with how many do.
+type Leads = BTreeMap<ByteString, usize>;
+
 /// A lookup.
 #[derive(Debug, Default)]
 struct Node {
-    /// How many rows lead to it.
+    /// How many lookups have rows that lead to it.
     support: usize,
-    /// What its own rows lead to, in their order.
-    leads_to: Arc<[ByteString]>,
+    /// What its own rows lead to, each with how many do; `None` until it is answered.
+    leads_to: Option<Leads>,
 }
 
 /// A part of a key: it has these values, or that of an output of the stage before.
@@ -149,12 +153,14 @@ impl Chain {
                 self.open.insert((stage, lookup));
                 break;
             }
-            match answers.get(&lookup) {
-                Some(rows) => self.answered(stage, &lookup, rows, budget)?,
-                None => {
-                    missing.insert(lookup.clone());
-                    unanswered.insert((stage, lookup));
-                }
+            let known = match answers.get(&lookup) {
+                Some(Answer::Rows(rows)) => self.answered(stage, &lookup, rows, budget).map(|()| true)?,
+                Some(Answer::Difference { gone, come }) => self.differs(stage, &lookup, (gone, come), budget)?,
+                None => false,
+            };
+            if !known {
+                missing.insert(lookup.clone());
+                unanswered.insert((stage, lookup));
             }
             if !budget.allows(self.bytes) {
                 break;
@@ -165,35 +171,98 @@ impl Chain {
         Ok(())
     }
 
-    fn answered(
+    /// All rows of a lookup.
+    fn answered(&mut self, stage: usize, lookup: &ConfigLookup, rows: &AnswerRows, budget: &Budget) -> Result<()> {
+        let Some(now) = self.texts(stage + 1, rows, budget)? else { return Ok(()) };
+        let Some(node) = self.node(stage, lookup) else { return Ok(()) };
+        let mut gone = node.leads_to.get_or_insert_default().clone();
+        let is_new = |text: &ByteString| match gone.get_mut(text) {
+            Some(count) if *count > 0 => {
+                *count -= 1;
+                false
+            }
+            _ => true,
+        };
+        let come = now.into_iter().filter(is_new).collect();
+        let gone = gone.into_iter().flat_map(|(text, count)| std::iter::repeat_n(text, count)).collect();
+        self.change(stage, lookup, come, gone)
+    }
+
+    /// What has changed of the rows of a lookup; `false` if all of them must be known first.
+    fn differs(
         &mut self,
         stage: usize,
         lookup: &ConfigLookup,
-        rows: &[Vec<ByteString>],
+        (gone, come): (&AnswerRows, &AnswerRows),
         budget: &Budget,
-    ) -> Result<()> {
-        let mut now = Vec::with_capacity(rows.len());
+    ) -> Result<bool> {
+        if self.node(stage, lookup).is_some_and(|node| node.leads_to.is_none()) {
+            return Ok(false);
+        }
+        let texts = self.texts(stage + 1, gone, budget)?.zip(self.texts(stage + 1, come, budget)?);
+        let Some((gone, come)) = texts else { return Ok(true) };
+        self.change(stage, lookup, come, gone).map(|()| true)
+    }
+
+    /// What rows of the stage before lead to; `None` if that is too much, which ends the whole resolution.
+    fn texts(&self, stage: usize, rows: &AnswerRows, budget: &Budget) -> Result<Option<Vec<ByteString>>> {
+        let mut texts = Vec::with_capacity(rows.len());
         for row in rows {
-            self.links[stage + 1].texts(row, &mut now).map_err(|failure| Error::data(failure.message))?;
-            if !budget.allows(self.bytes.saturating_add(now.len().saturating_mul(LINK_BYTES))) {
-                // Which ends the whole resolution.
+            self.links[stage].texts(row, &mut texts).map_err(|failure| Error::data(failure.message))?;
+            if !budget.allows(self.bytes.saturating_add(texts.len().saturating_mul(LINK_BYTES))) {
                 budget.spend(usize::MAX);
-                return Ok(());
+                return Ok(None);
             }
         }
-        let Nodes::Lookups { nodes, .. } = &mut self.links[stage].nodes else { return Ok(()) };
-        let Some(node) = nodes.get_mut(lookup) else { return Ok(()) };
-        let now: Arc<[ByteString]> = now.into();
-        let before = std::mem::replace(&mut node.leads_to, Arc::clone(&now));
-        self.bytes = (self.bytes + size_of_val(&*now)).saturating_sub(size_of_val(&*before));
-        let (gone, come) = difference(&before, &now);
+        Ok(Some(texts))
+    }
+
+    /// Rows of a lookup have come, and others have gone, with what they lead to.
+    fn change(
+        &mut self,
+        stage: usize,
+        lookup: &ConfigLookup,
+        come: Vec<ByteString>,
+        gone: Vec<ByteString>,
+    ) -> Result<()> {
+        let Some(leads_to) = self.node(stage, lookup).and_then(|node| node.leads_to.as_mut()) else { return Ok(()) };
+        let before = leads_to.len();
+        let (mut new, mut lost) = (Vec::new(), Vec::new());
+        for text in come {
+            match leads_to.get_mut(&text) {
+                Some(count) => *count += 1,
+                None => {
+                    leads_to.insert(text.clone(), 1);
+                    new.push(text);
+                }
+            }
+        }
+        for text in gone {
+            match leads_to.get_mut(&text) {
+                Some(1) => {
+                    leads_to.remove(&text);
+                    lost.push(text);
+                }
+                Some(count) => *count -= 1,
+                None => return Err(Error::data("a row of a lookup has gone that was never there")),
+            }
+        }
+        let now = leads_to.len();
+        self.bytes = (self.bytes + now * LEAD_BYTES).saturating_sub(before * LEAD_BYTES);
         // First what comes, so that what is in both never goes.
-        come.iter().for_each(|text| self.support(stage + 1, text.clone()));
-        gone.iter().for_each(|text| self.release(stage + 1, text));
+        new.into_iter().for_each(|text| self.support(stage + 1, text));
+        lost.iter().for_each(|text| self.release(stage + 1, text));
         Ok(())
     }
 
-    /// One row more leads to this.
+    fn node(&mut self, stage: usize, lookup: &ConfigLookup) -> Option<&mut Node> {
+        match &mut self.links.get_mut(stage)?.nodes {
+            Nodes::Lookups { nodes, .. } => nodes.get_mut(lookup),
+            Nodes::Parameters(_) => None,
+        }
+    }
+
+    /// One lookup more leads to this.
     fn support(&mut self, stage: usize, text: ByteString) {
         match &mut self.links[stage].nodes {
             Nodes::Parameters(found) => {
@@ -217,7 +286,7 @@ impl Chain {
         }
     }
 
-    /// One row less leads to this.
+    /// One lookup less leads to this.
     fn release(&mut self, stage: usize, text: &ByteString) {
         match &mut self.links[stage].nodes {
             Nodes::Parameters(found) => {
@@ -234,13 +303,13 @@ impl Chain {
                 let Some(node) = nodes.get_mut(&lookup) else { return };
                 node.support -= 1;
                 if node.support == 0 {
-                    let leads_to = std::mem::take(&mut node.leads_to);
+                    let leads_to = std::mem::take(&mut node.leads_to).unwrap_or_default();
                     nodes.remove(&lookup);
-                    self.bytes = self.bytes.saturating_sub(text.len() + LINK_BYTES + size_of_val(&*leads_to));
+                    self.bytes = self.bytes.saturating_sub(text.len() + LINK_BYTES + leads_to.len() * LEAD_BYTES);
                     self.open.remove(&(stage, lookup.clone()));
                     self.moved.insert(lookup);
                     // As deep as there are lookups in the query.
-                    leads_to.iter().for_each(|text| self.release(stage + 1, text));
+                    leads_to.keys().for_each(|text| self.release(stage + 1, text));
                 }
             }
         }
@@ -366,12 +435,4 @@ impl Link {
         into.extend(texts.into_iter().map(|text| ByteString::from(text + "]")));
         Ok(())
     }
-}
-
-/// What is in one list and not in the other, apart from what they have in common at both ends; and the reverse.
-fn difference<'a>(before: &'a [ByteString], now: &'a [ByteString]) -> (&'a [ByteString], &'a [ByteString]) {
-    let start = before.iter().zip(now).take_while(|(one, other)| one == other).count();
-    let (before, now) = (&before[start..], &now[start..]);
-    let end = before.iter().rev().zip(now.iter().rev()).take_while(|(one, other)| one == other).count();
-    (&before[..before.len() - end], &now[..now.len() - end])
 }

@@ -10,7 +10,7 @@ use bytestring::ByteString;
 use super::evaluate::{evaluate, has_equals, is_true};
 use super::normal_form::Side;
 use super::plan::{KeyValue, Querier, RowEvaluator, Stage, Stream, StreamKind};
-use super::querying::{self, Answers, ConfigLookup, Querying, Stop};
+use super::querying::{Answer, Answers, ConfigLookup, Querying, Stop};
 use super::request::{Budget, ConfigRequest, SubscriptionRef};
 use super::row_matcher::{Binder, RowMatcher, read};
 use super::sql_text;
@@ -285,8 +285,8 @@ fn request_outcome(
         match querying.parameters() {
             Err(Stop::Missing(wanted)) => {
                 for key in wanted {
-                    match querying::rows(&lookup(&key)) {
-                        Ok(rows) => answers.insert(key, rows),
+                    match Answer::new(&lookup(&key).into()) {
+                        Ok(answer) => answers.insert(key, answer),
                         Err(failure) => break 'found Err(failure.message),
                     };
                 }
@@ -295,7 +295,7 @@ fn request_outcome(
             Ok(parameters) => break Ok(parameters),
         }
     };
-    let lookups: Vec<_> = answers.iter().map(|(key, rows)| (key.clone(), rows.len())).collect();
+    let lookups: Vec<_> = answers.iter().map(|(key, answer)| (key.clone(), answer.rows().len())).collect();
     let outcome = match found {
         Err(message) => RequestOutcome::Failed(message),
         Ok(parameters) if !parameters.is_empty() => RequestOutcome::HasBuckets(parameters),

@@ -28,6 +28,15 @@ pub(super) enum Finder {
     },
 }
 
+/// Lookups whose rows are not known any more.
+#[derive(Debug, Default)]
+pub(super) struct Reopened {
+    /// All their rows are needed.
+    pub(super) whole: BTreeSet<ConfigLookup>,
+    /// It is enough to know what has changed.
+    pub(super) differences: BTreeSet<ConfigLookup>,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Found {
     /// Sorted, each once.
@@ -107,21 +116,17 @@ impl Finder {
 
     /// The rows of these lookups are not known any more; `None` stands for all. Those that it depends on are added to
     /// `asked`; whether there are any.
-    pub(super) fn forget(
-        &mut self,
-        changed: Option<&BTreeSet<ConfigLookup>>,
-        asked: &mut BTreeSet<ConfigLookup>,
-    ) -> bool {
+    pub(super) fn forget(&mut self, changed: Option<&BTreeSet<ConfigLookup>>, asked: &mut Reopened) -> bool {
         match self {
             Self::New => false,
             Self::Chain(chain) => match changed {
                 None => {
-                    asked.extend(chain.lookups().cloned());
+                    asked.whole.extend(chain.lookups().cloned());
                     chain.reopen_all()
                 }
                 Some(changed) => {
                     let used: Vec<_> = changed.iter().filter(|lookup| chain.reopen(lookup)).collect();
-                    asked.extend(used.iter().copied().cloned());
+                    asked.differences.extend(used.iter().copied().cloned());
                     !used.is_empty()
                 }
             },
@@ -135,7 +140,7 @@ impl Finder {
                 if lookups.is_empty() {
                     return false;
                 }
-                asked.append(&mut lookups);
+                asked.whole.append(&mut lookups);
                 let before = found.take();
                 if told.is_none() {
                     *told = before;

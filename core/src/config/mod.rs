@@ -260,7 +260,7 @@ impl SyncConfig {
         loop {
             match resolver.poll()? {
                 ResolveStep::Done(resolved) => return Ok(resolved),
-                ResolveStep::Lookups(wanted) => {
+                ResolveStep::Lookups(wanted) | ResolveStep::Changed(wanted) => {
                     let answers = wanted.iter().map(&mut lookup).collect();
                     resolver.answer(wanted, answers)?;
                 }
@@ -276,7 +276,9 @@ impl SyncConfig {
     pub fn resolve_within(&self, request: &ConfigRequest<'_>, limit: usize) -> Result<ResolvedRequest> {
         match self.resolver(request, limit).poll()? {
             ResolveStep::Done(resolved) => Ok(resolved),
-            ResolveStep::Lookups(_) => Err(crate::Error::internal("this request needs lookups")),
+            ResolveStep::Lookups(_) | ResolveStep::Changed(_) => {
+                Err(crate::Error::internal("this request needs lookups"))
+            }
         }
     }
 

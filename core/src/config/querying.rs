@@ -10,6 +10,7 @@ use super::relation::{Column, Relation, elements};
 use super::request::Budget;
 use super::wish::Wish;
 use crate::checkpoint::LookupRows;
+use crate::lookup_change::{LookupChange, LookupDifference};
 
 /// A question to a lookup index of the config.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -20,12 +21,42 @@ pub struct ConfigLookup {
     pub values: ByteString,
 }
 
-/// Answers to lookups that are known: rows of values, each as JSON.
-pub(super) type Answers = BTreeMap<ConfigLookup, Vec<Vec<ByteString>>>;
+/// Answers to lookups that are known.
+pub(super) type Answers = BTreeMap<ConfigLookup, Answer>;
 
-/// The rows of an answer.
-pub(super) fn rows(answer: &LookupRows) -> Result<Vec<Vec<ByteString>>, Failure> {
-    let rows = answer.rows.iter().map(elements).collect::<Option<_>>();
+/// Rows of values, each as JSON.
+pub(super) type AnswerRows = Vec<Vec<ByteString>>;
+
+/// An answer to a lookup.
+#[derive(Debug)]
+pub(super) enum Answer {
+    /// All rows that it has.
+    Rows(AnswerRows),
+    /// What differs from the answer before.
+    Difference { gone: AnswerRows, come: AnswerRows },
+}
+
+impl Answer {
+    pub(super) fn new(change: &LookupChange) -> Result<Self, Failure> {
+        Ok(match change {
+            LookupChange::Whole(LookupRows { rows }) => Self::Rows(parsed(rows)?),
+            LookupChange::Difference(LookupDifference { gone, come }) => {
+                Self::Difference { gone: parsed(gone)?, come: parsed(come)? }
+            }
+        })
+    }
+
+    /// All rows, as far as it tells.
+    pub(super) fn rows(&self) -> &[Vec<ByteString>] {
+        match self {
+            Self::Rows(rows) => rows,
+            Self::Difference { .. } => &[],
+        }
+    }
+}
+
+fn parsed(rows: &[ByteString]) -> Result<AnswerRows, Failure> {
+    let rows = rows.iter().map(elements).collect::<Option<_>>();
     rows.ok_or_else(|| Failure::new("bad-lookup", "a row of an answer to a lookup is not a JSON array"))
 }
 
@@ -161,7 +192,7 @@ impl Querying<'_> {
         for row in &gathered.rows {
             for values in self.key_texts(&keys, &gathered, row)? {
                 let lookup = ConfigLookup { index, values };
-                let Some(answer) = self.answers.get(&lookup) else {
+                let Some(Answer::Rows(answer)) = self.answers.get(&lookup) else {
                     missing.insert(lookup);
                     continue;
                 };

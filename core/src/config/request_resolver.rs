@@ -8,17 +8,17 @@ use serde_json::{Map, Value as Json};
 
 use super::SyncConfig;
 use super::assembly::{Assembly, describe};
-use super::finder::Finder;
+use super::finder::{Finder, Reopened};
 use super::plan::{Stage, StreamKind};
-use super::querying::{self, Answers, ConfigLookup};
+use super::querying::{Answer, Answers, ConfigLookup};
 use super::request::{
     Budget, ConfigRequest, Reason, ResolvedBucket, ResolvedChanges, ResolvedRequest, StreamSubscription,
 };
 use super::wish::{Wish, parameters_text};
 use crate::bucket::BucketPriority;
-use crate::checkpoint::LookupRows;
 use crate::error::{Error, Result};
 use crate::identity::Identity;
+use crate::lookup_change::LookupChange;
 
 /// Finds the buckets of one request, now and again when what it looked up has changed. It waits for nothing: whoever
 /// drives it asks a store for the lookups that it wants, all at one checkpoint.
@@ -61,7 +61,7 @@ pub struct RequestResolver {
     /// Answers that are needed still, or again when another one changes.
     answers: Answers,
     /// Lookups that were answered and have changed: they are asked for again before anything is found anew.
-    changed: BTreeSet<ConfigLookup>,
+    changed: Reopened,
     /// What it came to the last time.
     totals: Option<Totals>,
 }
@@ -71,6 +71,9 @@ pub struct RequestResolver {
 pub enum ResolveStep<T = ResolvedRequest> {
     /// The rows of these keys, all at one checkpoint: to be given to [`RequestResolver::answer`].
     Lookups(Vec<ConfigLookup>),
+    /// The same of keys that were answered before and have changed since: for each what differs from that answer, or all
+    /// rows that it has now.
+    Changed(Vec<ConfigLookup>),
     /// The buckets, or what has changed of them.
     Done(T),
 }
@@ -150,7 +153,7 @@ impl RequestResolver {
             limit,
             wishes,
             answers: Answers::new(),
-            changed: BTreeSet::new(),
+            changed: Reopened::default(),
             totals: None,
         }
     }
@@ -173,8 +176,8 @@ impl RequestResolver {
     /// for this request: other than with a stream, there is nobody to tell but the whole connection.
     pub fn poll(&mut self) -> Result<ResolveStep> {
         let budget = self.budget();
-        if let Some(wanted) = self.find(&budget)? {
-            return Ok(ResolveStep::Lookups(wanted));
+        if let Some(step) = self.find(&budget)? {
+            return Ok(step);
         }
         for finder in self.wishes.iter_mut().flat_map(|wish| &mut wish.finders) {
             finder.take_changes(&budget);
@@ -191,8 +194,8 @@ impl RequestResolver {
     /// Those of [`poll`](Self::poll).
     pub fn poll_changes(&mut self) -> Result<ResolveStep<ResolvedChanges>> {
         let budget = self.budget();
-        if let Some(wanted) = self.find(&budget)? {
-            return Ok(ResolveStep::Lookups(wanted));
+        if let Some(step) = self.find(&budget)? {
+            return Ok(step);
         }
         self.changes(&budget).map(ResolveStep::Done)
     }
@@ -202,9 +205,13 @@ impl RequestResolver {
     }
 
     /// Finds what is not known, as far as answers are there: the lookups that are needed next, or that nothing is missing.
-    fn find(&mut self, budget: &Budget) -> Result<Option<Vec<ConfigLookup>>> {
-        if !self.changed.is_empty() {
-            return Ok(Some(std::mem::take(&mut self.changed).into_iter().collect()));
+    fn find<T>(&mut self, budget: &Budget) -> Result<Option<ResolveStep<T>>> {
+        let Reopened { whole, differences } = &mut self.changed;
+        if !whole.is_empty() {
+            return Ok(Some(ResolveStep::Lookups(std::mem::take(whole).into_iter().collect())));
+        }
+        if !differences.is_empty() {
+            return Ok(Some(ResolveStep::Changed(std::mem::take(differences).into_iter().collect())));
         }
         let mut missing = BTreeSet::new();
         // What is kept counts as long as it is kept.
@@ -221,7 +228,7 @@ impl RequestResolver {
             self.keep_answers();
             return Ok(None);
         }
-        Ok(Some(missing.into_iter().collect()))
+        Ok(Some(ResolveStep::Lookups(missing.into_iter().collect())))
     }
 
     /// Everything that was found.
@@ -338,17 +345,18 @@ impl RequestResolver {
         within.then_some((totals, buckets, gone))
     }
 
-    /// The rows of keys that were asked for, in their order.
+    /// The rows of keys that were asked for, in their order: [`LookupRows`](crate::LookupRows), or, for those that have
+    /// [changed](ResolveStep::Changed), what [`LookupChange`] says.
     ///
     /// # Errors
     /// `Internal` if there is not one answer per key, or a row is no JSON array.
-    pub fn answer(&mut self, asked: Vec<ConfigLookup>, answers: Vec<LookupRows>) -> Result<()> {
+    pub fn answer<A: Into<LookupChange>>(&mut self, asked: Vec<ConfigLookup>, answers: Vec<A>) -> Result<()> {
         if asked.len() != answers.len() {
             return Err(Error::internal("there must be one answer per lookup"));
         }
         for (lookup, answer) in asked.into_iter().zip(answers) {
-            let rows = querying::rows(&answer).map_err(|failure| Error::internal(failure.message))?;
-            self.answers.insert(lookup, rows);
+            let answer = Answer::new(&answer.into()).map_err(|failure| Error::internal(failure.message))?;
+            self.answers.insert(lookup, answer);
         }
         Ok(())
     }
@@ -388,7 +396,7 @@ impl RequestResolver {
     fn forget(&mut self, changed: Option<&BTreeSet<ConfigLookup>>) -> bool {
         let finders = || self.wishes.iter().flat_map(|wish| &wish.finders);
         let interrupted = finders().any(|finder| !finder.is_done());
-        self.changed.clear();
+        self.changed = Reopened::default();
         let mut any = interrupted;
         for finder in self.wishes.iter_mut().flat_map(|wish| &mut wish.finders) {
             let changed = if finder.is_done() { changed } else { None };
@@ -396,9 +404,11 @@ impl RequestResolver {
         }
         if interrupted {
             self.answers.clear();
-            self.changed.clear();
+            self.changed = Reopened::default();
         }
-        self.changed.iter().for_each(|lookup| drop(self.answers.remove(lookup)));
+        let Reopened { whole, differences } = &mut self.changed;
+        differences.retain(|lookup| !whole.contains(lookup));
+        whole.iter().chain(&*differences).for_each(|lookup| drop(self.answers.remove(lookup)));
         any
     }
 

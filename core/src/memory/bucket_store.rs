@@ -22,6 +22,7 @@ use crate::checkpoint::{BucketChecksum, Checkpoint, DeployedConfig, LookupKey, L
 use crate::checkpoint_feed::CheckpointFeed;
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Result};
+use crate::lookup_change::LookupChange;
 use crate::marker_feed::MarkerFeed;
 use crate::operation::OpId;
 use crate::source::{SourcePosition, SourceState};
@@ -308,6 +309,20 @@ impl BucketStore for MemoryBucketStore {
         state.check_floor(at, state.lookup_floor)?;
         let at = at.min(self.published());
         Ok(keys.iter().map(|key| state.lookups.rows(key, at)).collect())
+    }
+
+    async fn lookup_changes(&self, since: OpId, at: OpId, keys: &[LookupKey]) -> Result<Vec<LookupChange>> {
+        let state = self.state();
+        state.check_floor(at, state.lookup_floor)?;
+        let at = at.min(self.published());
+        let change = |key| {
+            let changed = self.shared.checkpoints.changed_rows(key, since, at);
+            match changed.filter(|_| since >= state.lookup_floor) {
+                Some(rows) => LookupChange::Difference(state.lookups.difference(key, &rows, since, at)),
+                None => LookupChange::Whole(state.lookups.rows(key, at)),
+            }
+        };
+        Ok(keys.iter().map(change).collect())
     }
 
     async fn checksums(&self, at: OpId, buckets: &[BucketId]) -> Result<Vec<BucketChecksum>> {

@@ -87,7 +87,7 @@ impl Staged {
             // One id for all: an entry is the state of its row from then on.
             self.last_op += 1;
             for entry in lookups {
-                self.changes.lookup(&entry.key);
+                self.changes.lookup(&entry.key, &entry.row);
                 self.lookups.push((OpId(self.last_op), entry));
             }
         }

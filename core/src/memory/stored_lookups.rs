@@ -1,12 +1,13 @@
 //! Lookup entries at each point of their history, in memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
 
 use crate::bucket_store::LookupEntry;
 use crate::checkpoint::{LookupKey, LookupRows};
+use crate::lookup_change::LookupDifference;
 use crate::operation::OpId;
 use crate::table::RowKey;
 
@@ -34,11 +35,18 @@ impl StoredLookups {
 
     /// What a key yields at `at`.
     pub fn rows(&self, key: &LookupKey, at: OpId) -> LookupRows {
-        let newest = |states: &Vec<LookupState>| {
-            let newest = states.iter().rev().find(|state| state.from <= at);
-            newest.map(|state| state.outputs.clone()).unwrap_or_default()
-        };
-        LookupRows { rows: self.entries.get(key).into_iter().flat_map(BTreeMap::values).flat_map(newest).collect() }
+        let states = self.entries.get(key).into_iter().flat_map(BTreeMap::values);
+        LookupRows { rows: states.flat_map(|states| outputs(states, at)).collect() }
+    }
+
+    /// What is different between `since` and `at` of what these source rows yield for a key.
+    pub fn difference(&self, key: &LookupKey, rows: &BTreeSet<RowKey>, since: OpId, at: OpId) -> LookupDifference {
+        let mut difference = LookupDifference::default();
+        let entries = self.entries.get(key);
+        for states in rows.iter().filter_map(|row| entries.and_then(|entries| entries.get(row))) {
+            difference.add(outputs(states, since), outputs(states, at));
+        }
+        difference
     }
 
     /// Forgets keys; whether there were any.
@@ -67,4 +75,10 @@ impl StoredLookups {
         });
         floor
     }
+}
+
+/// The newest state at `at`.
+fn outputs(states: &[LookupState], at: OpId) -> Vec<ByteString> {
+    let newest = states.iter().rev().find(|state| state.from <= at);
+    newest.map(|state| state.outputs.clone()).unwrap_or_default()
 }

@@ -13,9 +13,10 @@ use super::service::{Inner, StreamPermit};
 use super::session::ServerSession;
 use crate::bucket::{BucketId, Generation};
 use crate::bucket_store::ReadRequest;
-use crate::checkpoint::{Checkpoint, LookupKey, LookupRows};
+use crate::checkpoint::{Checkpoint, LookupKey};
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::Identity;
+use crate::lookup_change::LookupChange;
 use crate::operation::OpId;
 use crate::protocol::{DataHeader, Framing, SyncRequest};
 use crate::time::Time;
@@ -38,8 +39,9 @@ enum Answer {
 /// A checkpoint whose buckets are being found.
 struct Resolving {
     checkpoint: Checkpoint,
+    since: OpId,
     touched: Touched,
-    asked: BoxFuture<'static, Result<Vec<LookupRows>>>,
+    asked: BoxFuture<'static, Result<Vec<LookupChange>>>,
 }
 
 /// One stream: its session and what it needs to obey it.
@@ -281,22 +283,22 @@ impl StreamDriver {
     }
 
     /// Rows were looked up for the checkpoint whose buckets are being found.
-    fn found(&mut self, answers: Result<Vec<LookupRows>>) -> Result<()> {
+    fn found(&mut self, answers: Result<Vec<LookupChange>>) -> Result<()> {
         let Some(resolving) = self.resolving.take() else { return Ok(()) };
         self.inner.note(&answers);
-        let Resolving { checkpoint, touched, .. } = *resolving;
+        let Resolving { checkpoint, since, touched, .. } = *resolving;
         match answers {
             Ok(answers) => {
                 let resolver = self.resolver.as_mut().ok_or_else(|| Error::internal("nothing is being resolved"))?;
                 resolver.answer(answers)?;
-                self.resolve(checkpoint, touched)
+                self.resolve(checkpoint, since, touched)
             }
             // Compaction went past the checkpoint, as above. What changed up to it is still to be told.
             Err(error) if error.kind() == ErrorKind::Unavailable => match self.membership.look(true)? {
-                Some(Notice::Checkpoint { checkpoint, touched: newer }) => {
+                Some(Notice::Checkpoint { checkpoint, touched: newer, .. }) => {
                     let mut touched = touched;
                     touched.merge(newer);
-                    self.notice(Notice::Checkpoint { checkpoint, touched })
+                    self.notice(Notice::Checkpoint { checkpoint, since, touched })
                 }
                 Some(notice) => self.notice(notice),
                 None => Err(error),
@@ -349,7 +351,7 @@ impl StreamDriver {
     fn notice(&mut self, notice: Notice) -> Result<()> {
         match notice {
             Notice::Closing => self.tell(ServerEvent::Closing),
-            Notice::Checkpoint { checkpoint, touched } => {
+            Notice::Checkpoint { checkpoint, since, touched } => {
                 if let Some((identity, request)) = self.request.take() {
                     let limit = self.inner.limits.buckets_per_stream;
                     let config = self.inner.compiled(&checkpoint.config)?;
@@ -358,7 +360,7 @@ impl StreamDriver {
                     self.resolver = Some(Box::new(resolver));
                     self.resolved_at = Some(checkpoint.generation);
                     // Whatever changed while the buckets were not known yet must be looked at.
-                    return self.resolve(checkpoint, Touched::Unknown);
+                    return self.resolve(checkpoint, since, Touched::Unknown);
                 }
                 if let Some(resolver) = &mut self.resolver {
                     if !resolver.is_of(&checkpoint) {
@@ -368,7 +370,7 @@ impl StreamDriver {
                     if resolver.note(&touched) {
                         // What changes after this checkpoint may concern the buckets that are found.
                         self.membership.set_undecided(checkpoint.op_id);
-                        return self.resolve(checkpoint, touched);
+                        return self.resolve(checkpoint, since, touched);
                     }
                 }
                 self.tell(ServerEvent::Checkpoint(CheckpointUpdate { checkpoint, touched, resolved: None }))
@@ -377,13 +379,18 @@ impl StreamDriver {
     }
 
     /// Finds the buckets of the request at a checkpoint, as far as that goes without asking, and tells the session once they
-    /// are known.
-    fn resolve(&mut self, checkpoint: Checkpoint, touched: Touched) -> Result<()> {
+    /// are known. What it knew of lookups that have changed was so up to `since`.
+    fn resolve(&mut self, checkpoint: Checkpoint, since: OpId, touched: Touched) -> Result<()> {
         let resolver = self.resolver.as_mut().ok_or_else(|| Error::internal("a stream without a request"))?;
         match resolver.step()? {
             Resolved::Asks(keys) => {
                 let asked = self.look_up(checkpoint.op_id, keys);
-                self.resolving = Some(Box::new(Resolving { checkpoint, touched, asked }));
+                self.resolving = Some(Box::new(Resolving { checkpoint, since, touched, asked }));
+                Ok(())
+            }
+            Resolved::AsksWhatChanged(keys) => {
+                let asked = self.look_up_changes(since, checkpoint.op_id, keys);
+                self.resolving = Some(Box::new(Resolving { checkpoint, since, touched, asked }));
                 Ok(())
             }
             Resolved::Done { streams, interest } => {
@@ -401,9 +408,20 @@ impl StreamDriver {
         self.tell(ServerEvent::Checkpoint(CheckpointUpdate { checkpoint, touched, resolved }))
     }
 
-    fn look_up(&self, at: OpId, keys: Vec<LookupKey>) -> BoxFuture<'static, Result<Vec<LookupRows>>> {
+    fn look_up(&self, at: OpId, keys: Vec<LookupKey>) -> BoxFuture<'static, Result<Vec<LookupChange>>> {
         let inner = Arc::clone(&self.inner);
-        async move { inner.store.lookup(at, &keys).await }.boxed()
+        let whole = |rows: Vec<_>| rows.into_iter().map(LookupChange::Whole).collect();
+        async move { inner.store.lookup(at, &keys).await.map(whole) }.boxed()
+    }
+
+    fn look_up_changes(
+        &self,
+        since: OpId,
+        at: OpId,
+        keys: Vec<LookupKey>,
+    ) -> BoxFuture<'static, Result<Vec<LookupChange>>> {
+        let inner = Arc::clone(&self.inner);
+        async move { inner.store.lookup_changes(since, at, &keys).await }.boxed()
     }
 
     /// The generation of the store that this stream is of.

@@ -51,7 +51,13 @@ struct State {
 #[derive(Default)]
 struct Member {
     /// What happened since it last took an update.
-    pending: Option<Touched>,
+    pending: Option<Pending>,
+}
+
+struct Pending {
+    /// The checkpoint after which it happened.
+    since: OpId,
+    touched: Touched,
 }
 
 /// Members that wait. It has a lock of its own, since a stream may wake its poller from within `poll`.
@@ -133,7 +139,12 @@ impl Wake for Waiters {
 /// What a waiting session learns.
 #[derive(Debug)]
 pub(super) enum Notice {
-    Checkpoint { checkpoint: Checkpoint, touched: Touched },
+    Checkpoint {
+        checkpoint: Checkpoint,
+        /// What the member knew last was so up to this checkpoint; what has changed since is `touched`.
+        since: OpId,
+        touched: Touched,
+    },
     Closing,
 }
 
@@ -147,7 +158,7 @@ impl FanOut {
         let mut state = lock(&self.state);
         let number = state.next_member;
         state.next_member += 1;
-        let pending = state.latest.is_some().then_some(Touched::Unknown);
+        let pending = state.latest.as_ref().map(|_| Pending { since: OpId::ZERO, touched: Touched::Unknown });
         state.members.insert(number, Member { pending });
         state.undecided.insert(number);
         Membership { hub: Arc::clone(self), number, interest: None }
@@ -203,8 +214,8 @@ impl FanOut {
 impl State {
     fn take_notice(&mut self, number: u64) -> Option<Notice> {
         let checkpoint = self.latest.clone()?;
-        let touched = self.members.get_mut(&number)?.pending.take()?;
-        Some(Notice::Checkpoint { checkpoint, touched })
+        let Pending { since, touched } = self.members.get_mut(&number)?.pending.take()?;
+        Some(Notice::Checkpoint { checkpoint, since, touched })
     }
 
     /// Notes a checkpoint for whom it concerns.
@@ -212,19 +223,20 @@ impl State {
         let config_changed =
             self.latest.as_ref().is_none_or(|latest| !Arc::ptr_eq(&latest.config, &published.checkpoint.config))
                 || self.latest.as_ref().is_some_and(|latest| latest.generation != published.checkpoint.generation);
-        self.latest = Some(published.checkpoint);
+        let before = self.latest.replace(published.checkpoint);
+        let since = before.map_or(OpId::ZERO, |checkpoint| checkpoint.op_id);
         match published.changes {
-            Changes::These(changes) if !config_changed => self.distribute_changes(&changes, noted),
+            Changes::These(changes) if !config_changed => self.distribute_changes(since, &changes, noted),
             _ => {
                 for (number, member) in &mut self.members {
-                    member.note(Touched::Unknown);
+                    member.note(since, Touched::Unknown);
                     noted.push(*number);
                 }
             }
         }
     }
 
-    fn distribute_changes(&mut self, changes: &ChangeSet, noted: &mut Vec<u64>) {
+    fn distribute_changes(&mut self, since: OpId, changes: &ChangeSet, noted: &mut Vec<u64>) {
         let mut touched: BTreeMap<u64, (BTreeSet<BucketId>, BTreeSet<LookupKey>, bool)> = BTreeMap::new();
         for bucket in &changes.buckets {
             for number in self.by_bucket.get(bucket).into_iter().flatten() {
@@ -243,7 +255,7 @@ impl State {
         }
         for (number, (buckets, lookups, write_checkpoint)) in touched {
             if let Some(member) = self.members.get_mut(&number) {
-                member.note(Touched::These { buckets, lookups, write_checkpoint });
+                member.note(since, Touched::These { buckets, lookups, write_checkpoint });
                 noted.push(number);
             }
         }
@@ -254,7 +266,7 @@ impl State {
         let all = Touched::all(changes);
         for number in &self.undecided {
             if let Some(member) = self.members.get_mut(number) {
-                member.note(all.clone());
+                member.note(since, all.clone());
                 noted.push(*number);
             }
         }
@@ -262,10 +274,10 @@ impl State {
 }
 
 impl Member {
-    fn note(&mut self, touched: Touched) {
+    fn note(&mut self, since: OpId, touched: Touched) {
         match &mut self.pending {
-            None => self.pending = Some(touched),
-            Some(pending) => pending.merge(touched),
+            None => self.pending = Some(Pending { since, touched }),
+            Some(pending) => pending.touched.merge(touched),
         }
     }
 }
@@ -337,7 +349,7 @@ impl Membership {
         state.undecided.insert(self.number);
         let newer = state.latest.as_ref().is_some_and(|latest| latest.op_id > at);
         if newer && let Some(member) = state.members.get_mut(&self.number) {
-            member.note(Touched::Unknown);
+            member.note(at, Touched::Unknown);
         }
     }
 

@@ -9,13 +9,14 @@ use super::event::{ResolvedStreams, Touched};
 use super::interest::InterestChange;
 use super::wanted::WantedBucket;
 use crate::bucket::{BucketId, BucketPriority, DefinitionId, Generation};
-use crate::checkpoint::{Checkpoint, DeployedConfig, LookupKey, LookupRows};
+use crate::checkpoint::{Checkpoint, DeployedConfig, LookupKey};
 use crate::config::{
     ConfigLookup, ConfigRequest, Reason, RequestResolver, ResolveStep, ResolvedChanges, StreamSubscription,
     SubscriptionRef, SyncConfig,
 };
 use crate::error::{Error, Result};
 use crate::identity::Identity;
+use crate::lookup_change::LookupChange;
 use crate::protocol::{StreamDescription, StreamError, SubscriptionReason, SyncRequest};
 
 /// The request of a stream, with the numbers that the store gave to what its config names.
@@ -35,6 +36,8 @@ pub(super) struct StreamResolver {
 pub(super) enum Resolved {
     /// The rows of these keys, at the checkpoint that it is for.
     Asks(Vec<LookupKey>),
+    /// The same, or what has changed of them since the checkpoint up to which they were known.
+    AsksWhatChanged(Vec<LookupKey>),
     Done {
         streams: ResolvedStreams,
         interest: InterestChange,
@@ -101,9 +104,14 @@ impl StreamResolver {
     pub(super) fn step(&mut self) -> Result<Resolved> {
         match self.resolver.poll_changes()? {
             ResolveStep::Lookups(wanted) => {
-                let keys = wanted.iter().map(|lookup| self.key(lookup)).collect::<Result<_>>()?;
+                let keys = self.keys(&wanted)?;
                 self.asked = wanted;
                 Ok(Resolved::Asks(keys))
+            }
+            ResolveStep::Changed(wanted) => {
+                let keys = self.keys(&wanted)?;
+                self.asked = wanted;
+                Ok(Resolved::AsksWhatChanged(keys))
             }
             ResolveStep::Done(changes) => {
                 let lookups = changes.lookups.iter().map(|(lookup, is_used)| Ok((self.key(lookup)?, *is_used)));
@@ -116,9 +124,13 @@ impl StreamResolver {
         }
     }
 
-    /// The rows of the keys that were asked for.
-    pub(super) fn answer(&mut self, answers: Vec<LookupRows>) -> Result<()> {
+    /// The rows of the keys that were asked for, or what has changed of them.
+    pub(super) fn answer(&mut self, answers: Vec<LookupChange>) -> Result<()> {
         self.resolver.answer(std::mem::take(&mut self.asked), answers)
+    }
+
+    fn keys(&self, lookups: &[ConfigLookup]) -> Result<Vec<LookupKey>> {
+        lookups.iter().map(|lookup| self.key(lookup)).collect()
     }
 
     fn key(&self, lookup: &ConfigLookup) -> Result<LookupKey> {

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use syncline_core::{
-    ByteString, ConfigLookup, ConfigRequest, Evaluation, LookupRows, RequestResolver, ResolveStep, ResolvedBucket,
-    ResolvedRequest, ResolvedStream, SourceTable, SyncConfig, TableEvaluator, Value,
+    ByteString, ConfigLookup, ConfigRequest, Evaluation, LookupChange, LookupDifference, LookupRows, RequestResolver,
+    ResolveStep, ResolvedBucket, ResolvedRequest, ResolvedStream, SourceTable, SyncConfig, TableEvaluator, Value,
 };
 
 /// A bucket: index of its definition, and its parameters.
@@ -131,6 +131,8 @@ pub(crate) struct Connection {
     resolver: RequestResolver,
     /// What it was told so far; `None` if the request fails as a whole.
     held: Option<Held>,
+    /// What it was answered last.
+    answered: BTreeMap<ConfigLookup, LookupRows>,
     stale: bool,
 }
 
@@ -143,7 +145,12 @@ struct Held {
 
 impl Connection {
     pub(crate) fn new(engine: &Engine<'_>, request: &ConfigRequest<'_>) -> Self {
-        Self { resolver: engine.config.resolver(request, usize::MAX), held: None, stale: true }
+        Self {
+            resolver: engine.config.resolver(request, usize::MAX),
+            held: None,
+            answered: BTreeMap::new(),
+            stale: true,
+        }
     }
 
     /// Rows of these keys may be others.
@@ -164,13 +171,26 @@ impl Connection {
         (resolved, again)
     }
 
+    /// What differs from the answer before.
+    fn difference(&mut self, key: &ConfigLookup, now: LookupRows) -> LookupChange {
+        let before = self.answered.insert(key.clone(), now.clone()).expect("it was answered before");
+        let mut difference = LookupDifference::default();
+        difference.add(before.rows, now.rows);
+        LookupChange::Difference(difference)
+    }
+
     /// What is held now; `None` if the request fails as a whole.
     fn find(&mut self, engine: &Engine<'_>) -> Option<Held> {
         let mut held = self.held.take().unwrap_or_default();
         let changes = loop {
             match self.resolver.poll_changes().ok()? {
                 ResolveStep::Lookups(wanted) => {
-                    let answers = wanted.iter().map(|key| engine.answer(key)).collect();
+                    let answers: Vec<_> = wanted.iter().map(|key| engine.answer(key)).collect();
+                    self.answered.extend(wanted.iter().cloned().zip(answers.iter().cloned()));
+                    self.resolver.answer(wanted, answers).unwrap();
+                }
+                ResolveStep::Changed(wanted) => {
+                    let answers: Vec<_> = wanted.iter().map(|key| self.difference(key, engine.answer(key))).collect();
                     self.resolver.answer(wanted, answers).unwrap();
                 }
                 ResolveStep::Done(changes) => break changes,

@@ -8,9 +8,9 @@ use futures::stream::{BoxStream, StreamExt};
 use syncline_core::memory::MemoryBucketStore;
 use syncline_core::{
     AppendBatch, BucketChecksum, BucketId, BucketStore, ByteString, Bytes, Checkpoint, ClientKey, Commit,
-    CompactLimits, Compacted, CurrentRow, DefinitionId, DeployedConfig, Generation, LookupKey, LookupRows, MarkerToken,
-    OpId, OperationChunk, Published, ReadRequest, Result, Resume, RowKey, SourcePosition, TableId, WriteCheckpoint,
-    WriteCheckpointRequest, async_trait,
+    CompactLimits, Compacted, CurrentRow, DefinitionId, DeployedConfig, Generation, LookupChange, LookupDifference,
+    LookupKey, LookupRows, MarkerToken, OpId, OperationChunk, Published, ReadRequest, Result, Resume, RowKey,
+    SourcePosition, TableId, WriteCheckpoint, WriteCheckpointRequest, async_trait,
 };
 
 use crate::bucket_faults::BucketFault::{self, *};
@@ -45,6 +45,8 @@ struct Notes {
     forms: BTreeMap<ByteString, DefinitionId>,
     numbers: BTreeMap<ClientKey, WriteCheckpoint>,
     tokens: Vec<MarkerToken>,
+    /// The newest checkpoint when it was compacted last.
+    compacted: Option<OpId>,
     told: Told,
     confirmed: ConfirmedNumbers,
 }
@@ -284,6 +286,18 @@ impl BucketStore for BrokenBucketStore {
         self.inner.lookup(if self.is(LookupsOfNow) { self.newest() } else { at }, keys).await
     }
 
+    async fn lookup_changes(&self, since: OpId, at: OpId, keys: &[LookupKey]) -> Result<Vec<LookupChange>> {
+        if self.is(DifferencesOutliveCompaction) && self.notes().compacted.is_some_and(|compacted| since < compacted) {
+            // As if nothing had been there whose state is gone.
+            let come = |rows: LookupRows| LookupDifference { come: rows.rows, ..LookupDifference::default() };
+            let answers = self.inner.lookup(at, keys).await?.into_iter();
+            return Ok(answers.map(|rows| LookupChange::Difference(come(rows))).collect());
+        }
+        let before = self.notes().checkpoints.range(..at).next_back().copied();
+        let since = before.filter(|_| self.is(DifferencesOfTheLastCheckpointOnly)).unwrap_or(since);
+        self.inner.lookup_changes(since, at, keys).await
+    }
+
     async fn checksums(&self, at: OpId, buckets: &[BucketId]) -> Result<Vec<BucketChecksum>> {
         let buckets: Vec<_> = buckets.iter().map(|bucket| self.bucket(bucket)).collect();
         self.inner.checksums(if self.is(ChecksumsOfNow) { self.newest() } else { at }, &buckets).await
@@ -376,6 +390,8 @@ impl BucketStore for BrokenBucketStore {
     }
 
     async fn compact(&self, limits: CompactLimits) -> Result<Compacted> {
+        let newest = self.newest();
+        self.notes().compacted = Some(newest);
         match self.fault {
             NeverCompacts => Ok(Compacted::default()),
             IgnoresTheLimitOfCompaction => self.inner.compact(CompactLimits { max_operations: u64::MAX }).await,

@@ -7,8 +7,8 @@ use futures::stream::BoxStream;
 use syncline_core::memory::MemoryBucketStore;
 use syncline_core::{
     AppendBatch, BucketChecksum, BucketId, BucketStore, Checkpoint, ClientKey, Commit, CompactLimits, Compacted,
-    CurrentRow, Error, LookupKey, LookupRows, MarkerToken, OpId, OperationChunk, Published, ReadRequest, Result,
-    Resume, RowKey, WriteCheckpoint, WriteCheckpointRequest, async_trait,
+    CurrentRow, Error, LookupChange, LookupKey, LookupRows, MarkerToken, OpId, OperationChunk, Published, ReadRequest,
+    Result, Resume, RowKey, WriteCheckpoint, WriteCheckpointRequest, async_trait,
 };
 
 /// What goes wrong at the next call.
@@ -69,6 +69,16 @@ pub(crate) struct SlowStore {
     pub(crate) troubles: Troubles,
 }
 
+impl SlowStore {
+    /// Waits as long as lookups are held.
+    async fn hold_lookup(&self) {
+        let held = self.troubles.0.lock().unwrap().held_lookups.take();
+        if let Some(held) = held {
+            let _ = held.await;
+        }
+    }
+}
+
 #[async_trait]
 impl BucketStore for SlowStore {
     async fn resume(&self) -> Result<Resume> {
@@ -90,11 +100,12 @@ impl BucketStore for SlowStore {
         self.inner.checkpoints()
     }
     async fn lookup(&self, at: OpId, keys: &[LookupKey]) -> Result<Vec<LookupRows>> {
-        let held = self.troubles.0.lock().unwrap().held_lookups.take();
-        if let Some(held) = held {
-            let _ = held.await;
-        }
+        self.hold_lookup().await;
         self.inner.lookup(at, keys).await
+    }
+    async fn lookup_changes(&self, since: OpId, at: OpId, keys: &[LookupKey]) -> Result<Vec<LookupChange>> {
+        self.hold_lookup().await;
+        self.inner.lookup_changes(since, at, keys).await
     }
     async fn checksums(&self, at: OpId, buckets: &[BucketId]) -> Result<Vec<BucketChecksum>> {
         let held = self.troubles.0.lock().unwrap().held_sums.take();

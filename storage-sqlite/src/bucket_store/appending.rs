@@ -207,7 +207,7 @@ impl Writer {
                     outputs
                 ])
                 .map_err(&failed)?;
-            staged.changes.lookup(&entry.key);
+            staged.changes.lookup(&entry.key, &entry.row);
         }
         self.sweeper.lookups_written(entries.len() as u64);
         Ok(())

@@ -1,13 +1,16 @@
 //! Reads at a published checkpoint, each within one short transaction.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use bytestring::ByteString;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 use syncline_core::{
-    BucketChecksum, BucketId, BucketRead, Chunk, Error, LookupKey, LookupRows, OpId, OperationChunk, ReadRequest,
-    Result,
+    BucketChecksum, BucketId, BucketRead, Chunk, Error, LookupChange, LookupDifference, LookupKey, LookupRows, OpId,
+    OperationChunk, ReadRequest, Result, RowKey,
 };
 
+use super::appending::table_number;
 use super::bucket_cache::{ChunkHeader, Totals};
 use super::sqlite_error::{failed, signed, unsigned};
 
@@ -194,12 +197,58 @@ fn lookup_one(connection: &Connection, at: OpId, key: &LookupKey) -> Result<Look
     let mut found = statement.query(params![key.index.0, &*key.values, signed(at.0)]).map_err(&failed)?;
     let mut rows = Vec::new();
     while let Some(row) = found.next().map_err(&failed)? {
-        let outputs = row.get_ref(0).and_then(|outputs| Ok(outputs.as_blob_or_null()?)).map_err(&failed)?;
-        if let Some(outputs) = outputs {
-            let outputs: Vec<ByteString> = postcard::from_bytes(outputs)
-                .map_err(|error| Error::data("a stored lookup is damaged").caused_by(error))?;
-            rows.extend(outputs);
-        }
+        rows.extend(outputs(row)?);
     }
     Ok(LookupRows { rows })
+}
+
+/// What a state of an entry yields: the first column.
+fn outputs(row: &Row<'_>) -> Result<Vec<ByteString>> {
+    let outputs = row.get_ref(0).and_then(|outputs| Ok(outputs.as_blob_or_null()?));
+    let outputs = outputs.map_err(failed("cannot read a lookup"))?;
+    let Some(outputs) = outputs else { return Ok(Vec::new()) };
+    postcard::from_bytes(outputs).map_err(|error| Error::data("a stored lookup is damaged").caused_by(error))
+}
+
+/// The same as what differs since another checkpoint, where it is known which source rows have changed.
+pub(super) fn lookup_changes(
+    connection: &Connection,
+    since: OpId,
+    at: OpId,
+    keys: &[(LookupKey, Option<BTreeSet<RowKey>>)],
+) -> Result<Vec<LookupChange>> {
+    on_one_state(connection, |connection, bounds| {
+        if at < bounds.lookup_floor {
+            return Err(gone(at));
+        }
+        let at = at.min(bounds.published);
+        let change = |(key, changed): &(LookupKey, Option<BTreeSet<RowKey>>)| match changed {
+            Some(rows) if since >= bounds.lookup_floor => {
+                let mut difference = LookupDifference::default();
+                for row in rows {
+                    let state = |at| outputs_of(connection, at, key, row);
+                    difference.add(state(since)?, state(at)?);
+                }
+                Ok(LookupChange::Difference(difference))
+            }
+            // States of before may be gone.
+            _ => lookup_one(connection, at, key).map(LookupChange::Whole),
+        };
+        keys.iter().map(change).collect()
+    })
+}
+
+/// What a source row yields for a key.
+fn outputs_of(connection: &Connection, at: OpId, key: &LookupKey, row: &RowKey) -> Result<Vec<ByteString>> {
+    let failed = failed("cannot read a lookup");
+    let mut statement = connection
+        .prepare_cached(
+            "SELECT outputs FROM lookups
+             WHERE definition = ? AND key_values = ? AND source_table = ? AND key = ? AND op_id <= ?
+             ORDER BY op_id DESC LIMIT 1",
+        )
+        .map_err(&failed)?;
+    let entry = params![key.index.0, &*key.values, table_number(row.table), &row.key[..], signed(at.0)];
+    let mut found = statement.query(entry).map_err(&failed)?;
+    found.next().map_err(&failed)?.map_or_else(|| Ok(Vec::new()), outputs)
 }

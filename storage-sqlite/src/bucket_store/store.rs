@@ -11,8 +11,8 @@ use futures::stream::BoxStream;
 use rusqlite::Connection;
 use syncline_core::{
     AppendBatch, BucketChecksum, BucketId, BucketStore, Checkpoint, CheckpointFeed, ClientKey, Commit, CompactLimits,
-    Compacted, CurrentRow, Error, LookupKey, LookupRows, MarkerFeed, MarkerToken, OpId, OperationChunk, Published,
-    ReadRequest, Result, Resume, RowKey, WriteCheckpoint, WriteCheckpointRequest,
+    Compacted, CurrentRow, Error, LookupChange, LookupKey, LookupRows, MarkerFeed, MarkerToken, OpId, OperationChunk,
+    Published, ReadRequest, Result, Resume, RowKey, WriteCheckpoint, WriteCheckpointRequest,
 };
 
 use super::files::{Files, Reader};
@@ -202,6 +202,12 @@ impl BucketStore for SqliteBucketStore {
     async fn lookup(&self, at: OpId, keys: &[LookupKey]) -> Result<Vec<LookupRows>> {
         let keys = keys.to_vec();
         self.read_with(move |connection| reading::lookup(connection, at, &keys)).await
+    }
+
+    async fn lookup_changes(&self, since: OpId, at: OpId, keys: &[LookupKey]) -> Result<Vec<LookupChange>> {
+        let changed = |key: &LookupKey| (key.clone(), self.inner.checkpoints.changed_rows(key, since, at));
+        let keys = keys.iter().map(changed).collect::<Vec<_>>();
+        self.read_with(move |connection| reading::lookup_changes(connection, since, at, &keys)).await
     }
 
     async fn checksums(&self, at: OpId, buckets: &[BucketId]) -> Result<Vec<BucketChecksum>> {

@@ -9,8 +9,8 @@ use futures::stream::{BoxStream, StreamExt};
 use syncline_core::testing::Mortal;
 use syncline_core::{
     AppendBatch, BucketChecksum, BucketId, BucketStore, Checkpoint, ClientKey, Clock, Commit, CompactLimits, Compacted,
-    CurrentRow, LookupKey, LookupRows, MarkerToken, OpId, OperationChunk, Published, ReadRequest, Result, Resume,
-    RowKey, WriteCheckpoint, WriteCheckpointRequest,
+    CurrentRow, LookupChange, LookupKey, LookupRows, MarkerToken, OpId, OperationChunk, Published, ReadRequest, Result,
+    Resume, RowKey, WriteCheckpoint, WriteCheckpointRequest,
 };
 use syncline_storage_sqlite::SqliteBucketStore;
 use tempfile::TempDir;
@@ -140,6 +140,10 @@ impl BucketStore for Buckets {
 
     async fn lookup(&self, at: OpId, keys: &[LookupKey]) -> Result<Vec<LookupRows>> {
         block_on(self.store().lookup(at, keys))
+    }
+
+    async fn lookup_changes(&self, since: OpId, at: OpId, keys: &[LookupKey]) -> Result<Vec<LookupChange>> {
+        block_on(self.store().lookup_changes(since, at, keys))
     }
 
     async fn checksums(&self, at: OpId, buckets: &[BucketId]) -> Result<Vec<BucketChecksum>> {

@@ -188,10 +188,10 @@ fn client() -> ClientKey {
 /// What a member is told now: of which checkpoint, and of which buckets; `None` are all.
 fn told(member: &Membership) -> Option<(OpId, Option<BTreeSet<BucketId>>)> {
     match member.look(true).unwrap()? {
-        Notice::Checkpoint { checkpoint, touched: Touched::These { buckets, .. } } => {
+        Notice::Checkpoint { checkpoint, touched: Touched::These { buckets, .. }, .. } => {
             Some((checkpoint.op_id, Some(buckets)))
         }
-        Notice::Checkpoint { checkpoint, touched: Touched::Unknown } => Some((checkpoint.op_id, None)),
+        Notice::Checkpoint { checkpoint, touched: Touched::Unknown, .. } => Some((checkpoint.op_id, None)),
         Notice::Closing => panic!("nobody closes"),
     }
 }
@@ -217,6 +217,23 @@ fn a_checkpoint_between_a_notice_and_its_resolution_concerns_the_member() {
     let later = publish(&store, &[5], None);
     told(&other);
     assert_eq!(told(&member), Some((later, Some([bucket(5)].into()))));
+}
+
+#[test]
+fn what_has_changed_is_told_since_the_checkpoint_up_to_which_all_was_known() {
+    let store = store();
+    let hub = Arc::new(FanOut::new(Arc::new(store.clone())));
+    let (mut member, other) = (hub.join(), hub.join());
+    member.set_interest(interest(&[0]), &client());
+    told(&member);
+    // The first does not concern it, so that what it knows is so at that one too; then there are two that do.
+    let known = publish(&store, &[3], None);
+    told(&other);
+    publish(&store, &[0], None);
+    told(&other);
+    let newest = publish(&store, &[0], None);
+    let Some(Notice::Checkpoint { checkpoint, since, .. }) = member.look(true).unwrap() else { panic!("it is told") };
+    assert_eq!((since, checkpoint.op_id), (known, newest));
 }
 
 #[test]

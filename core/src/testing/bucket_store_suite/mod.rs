@@ -111,6 +111,8 @@ macro_rules! bucket_store_tests {
             many_buckets_of_one_commit_are_kept_apart
             lookups_are_known_at_older_checkpoints
             a_lookup_entry_belongs_to_its_row
+            changes_of_a_lookup_lead_from_checkpoint_to_checkpoint
+            changes_of_a_lookup_are_right_or_whole_after_compaction
             write_checkpoint_numbers_never_fall
             a_named_write_checkpoint_keeps_the_larger_number
             a_user_has_a_bounded_number_of_clients

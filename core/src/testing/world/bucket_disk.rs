@@ -26,6 +26,7 @@ use crate::bucket_store::{
 };
 use crate::checkpoint::{BucketChecksum, Checkpoint, LookupKey, LookupRows, Published};
 use crate::error::{Error, Result};
+use crate::lookup_change::LookupChange;
 use crate::operation::OpId;
 use crate::source::SourcePosition;
 use crate::table::RowKey;
@@ -132,6 +133,11 @@ impl BucketStore for BucketDisk {
     async fn lookup(&self, at: OpId, keys: &[LookupKey]) -> Result<Vec<LookupRows>> {
         self.half().await?;
         self.store.lookup(at, keys).await
+    }
+
+    async fn lookup_changes(&self, since: OpId, at: OpId, keys: &[LookupKey]) -> Result<Vec<LookupChange>> {
+        self.half().await?;
+        self.store.lookup_changes(since, at, keys).await
     }
 
     async fn checksums(&self, at: OpId, buckets: &[BucketId]) -> Result<Vec<BucketChecksum>> {

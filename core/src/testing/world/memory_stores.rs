@@ -18,6 +18,7 @@ use crate::checkpoint::{BucketChecksum, Checkpoint, LookupKey, LookupRows, Publi
 use crate::clock::Clock;
 use crate::error::Result;
 use crate::local_transaction::{LocalTransaction, LocalWrite};
+use crate::lookup_change::LookupChange;
 use crate::memory::{MemoryBucketStore, MemoryClientStore};
 use crate::operation::OpId;
 use crate::table::RowKey;
@@ -131,6 +132,10 @@ impl BucketStore for MemoryBuckets {
 
     async fn lookup(&self, at: OpId, keys: &[LookupKey]) -> Result<Vec<LookupRows>> {
         self.store().lookup(at, keys).await
+    }
+
+    async fn lookup_changes(&self, since: OpId, at: OpId, keys: &[LookupKey]) -> Result<Vec<LookupChange>> {
+        self.store().lookup_changes(since, at, keys).await
     }
 
     async fn checksums(&self, at: OpId, buckets: &[BucketId]) -> Result<Vec<BucketChecksum>> {
