@@ -36,7 +36,7 @@ impl BucketId {
 }
 
 /// A random number that a bucket store draws when it is made, so that buckets of two stores never share a name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Generation(pub u32);
 
 impl fmt::Display for Generation {

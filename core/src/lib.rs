@@ -13,7 +13,11 @@ mod error;
 mod identity;
 pub mod json;
 mod local_transaction;
+mod lookup_change;
 mod operation;
+mod recent_lookups;
+mod shared_pool;
+mod sorted_list;
 mod suggestion;
 mod table;
 mod time;
@@ -28,10 +32,8 @@ mod compaction;
 mod config;
 #[cfg(feature = "jwt")]
 pub mod jwt;
-mod lookup_change;
 mod marker_feed;
 pub mod protocol;
-mod recent_lookups;
 
 // Traits.
 mod bucket_store;

@@ -34,7 +34,7 @@ fn checkpoint(op_id: u64) -> Checkpoint {
 fn resolved(priorities: &[u8]) -> Option<ResolvedStreams> {
     let wanted = |(index, priority): (usize, &u8)| {
         let id = bucket(index as u32);
-        WantedBucket { name: id.wire_name(Generation(1)), id, priority: BucketPriority(*priority), reasons: Vec::new() }
+        WantedBucket::new(&id, Generation(1), BucketPriority(*priority))
     };
     let buckets = priorities.iter().enumerate().map(wanted).collect();
     Some(ResolvedStreams { buckets, ..ResolvedStreams::default() })
@@ -210,11 +210,7 @@ fn a_long_download_is_interrupted_by_a_newer_checkpoint_and_nothing_is_sent_twic
 
 /// The buckets with these numbers, and no others.
 fn these(numbers: &[u32], priority: u8) -> Option<ResolvedStreams> {
-    let wanted = |number: &u32| {
-        let id = bucket(*number);
-        let (name, priority) = (id.wire_name(Generation(1)), BucketPriority(priority));
-        WantedBucket { name, id, priority, reasons: Vec::new() }
-    };
+    let wanted = |number: &u32| WantedBucket::new(&bucket(*number), Generation(1), BucketPriority(priority));
     let gone = (0..8).filter(|number| !numbers.contains(number)).map(bucket).collect();
     Some(ResolvedStreams { buckets: numbers.iter().map(wanted).collect(), gone, streams: Vec::new() })
 }

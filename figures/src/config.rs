@@ -4,14 +4,14 @@ use std::collections::HashMap;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use serde_json::Map;
 use syncline_core::{
     ConfigLookup, ConfigRequest, Evaluation, Identity, LookupRows, ResolveStep, ResolvedRequest, SourceColumn,
     SourceTable, SyncConfig, TableId, Value,
 };
 
-use crate::bench::Bench;
+use crate::bench::{Bench, resident};
 use crate::errand::{Errand, Process};
 use crate::figure::{Figure, Name, median};
 
@@ -161,12 +161,4 @@ fn rate(bench: &Bench, mut work: impl FnMut() -> Result<()>) -> Result<f64> {
         rates.push(f64::from(count) / began.elapsed().as_secs_f64());
     }
     Ok(median(rates))
-}
-
-/// The bytes of this process that are in memory.
-fn resident() -> Result<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").context("this figure needs Linux")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("there is no VmRSS")?;
-    let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse().context("VmRSS is no number")?;
-    Ok(kilobytes * 1_024)
 }

@@ -18,6 +18,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use crate::bench::{DEADLINE, SYNC_CONFIG, memory, processor_seconds, until_operations};
 use crate::config;
 use crate::occurrences::{COMPLETE, Occurrences};
+use crate::stream_buckets;
 
 /// By this a process learns what it is to do.
 const ERRAND: &str = "SYNCLINE_FIGURES_ERRAND";
@@ -35,6 +36,8 @@ pub(crate) enum Errand {
     Connect { address: String },
     /// Say how many bytes each bucket of a request takes.
     Buckets { runs: usize },
+    /// Say how many bytes a stream keeps for each bucket.
+    StreamBuckets,
 }
 
 /// What replication took.
@@ -103,6 +106,7 @@ pub(crate) async fn run() -> Result<bool> {
                 say(&open.len())?;
             }
         }
+        Errand::StreamBuckets => say(&stream_buckets::measure().await?)?,
         Errand::Buckets { runs } => say(&config::bytes_of_buckets(runs)?)?,
     }
     Ok(true)

@@ -32,10 +32,11 @@ pub(crate) enum Name {
     ManyBucketsChange,
     ManyBucketsRight,
     ManyRowsRight,
+    StreamBucketBytes,
 }
 
 impl Name {
-    pub(crate) const ALL: [Self; 27] = [
+    pub(crate) const ALL: [Self; 28] = [
         Self::WalReceive,
         Self::ReplicateTxn1,
         Self::ReplicateTxn100,
@@ -63,6 +64,7 @@ impl Name {
         Self::ManyBucketsChange,
         Self::ManyBucketsRight,
         Self::ManyRowsRight,
+        Self::StreamBucketBytes,
     ];
 
     pub(crate) fn text(self) -> &'static str {
@@ -94,6 +96,7 @@ impl Name {
             Self::ManyBucketsChange => "many_buckets_change",
             Self::ManyBucketsRight => "many_buckets_right",
             Self::ManyRowsRight => "many_rows_right",
+            Self::StreamBucketBytes => "stream_bucket_bytes",
         }
     }
 
@@ -115,7 +118,8 @@ impl Name {
             | Self::ManyBucketsStart
             | Self::ManyBucketsChange
             | Self::ManyBucketsRight
-            | Self::ManyRowsRight => return None,
+            | Self::ManyRowsRight
+            | Self::StreamBucketBytes => return None,
             Self::ReplicateTxn1 => 4_100.0,
             Self::ReplicateTxn100 => 5_400.0,
             Self::ReplicateTxn10000 => 4_900.0,
@@ -147,7 +151,7 @@ impl Name {
             | Self::ManyBucketsRight
             | Self::ManyRowsRight => "ms",
             Self::Resolve => "requests/s",
-            Self::BucketBytes | Self::IdleConnectionBytes => "bytes",
+            Self::BucketBytes | Self::IdleConnectionBytes | Self::StreamBucketBytes => "bytes",
             Self::ServerRssMb => "MB",
             Self::CpuPerMillionRows => "s",
             _ => "rows/s",

@@ -23,6 +23,7 @@ mod memory;
 mod occurrences;
 mod replicate;
 mod serve;
+mod stream_buckets;
 mod wal;
 
 use anyhow::{Result, bail, ensure};
@@ -151,5 +152,6 @@ async fn measure(name: Name, bench: &Bench, latencies: &mut Measured) -> Result<
         Name::ManyBucketsChange => many_buckets::change(bench).await,
         Name::ManyBucketsRight => many_buckets::right(bench).await,
         Name::ManyRowsRight => many_buckets::right_beside_many_rows(bench).await,
+        Name::StreamBucketBytes => stream_buckets::bytes(bench).await,
     }
 }

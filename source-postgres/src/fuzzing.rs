@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde::de::IgnoredAny;
 use syncline_core::{TimePrecision, Value, ValueOptions};
 
 use crate::pgoutput::{self, Message, Tuple};
@@ -57,7 +58,8 @@ pub fn postgres_value(bytes: &[u8]) {
             let is_nested = matches!(mapping, Mapping::Array { .. } | Mapping::Composite(_) | Mapping::Range(_));
             // What does not parse stays as it was sent.
             if is_nested && value.as_bytes() != text {
-                let read = serde_json::from_str::<serde_json::Value>(&value);
+                // Numbers may be of any size.
+                let read = serde_json::from_str::<IgnoredAny>(&value);
                 assert!(read.is_ok(), "{mapping:?} becomes {value}");
             }
         }

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 /// Every figure that there is.
-const NAMES: [&str; 27] = [
+const NAMES: [&str; 28] = [
     "wal_receive",
     "replicate_txn_1",
     "replicate_txn_100",
@@ -32,6 +32,7 @@ const NAMES: [&str; 27] = [
     "many_buckets_change",
     "many_buckets_right",
     "many_rows_right",
+    "stream_bucket_bytes",
 ];
 const TEXTS: [&str; 3] = ["name", "unit", "note"];
 const NUMBERS: [&str; 3] = ["ours", "against", "ratio"];

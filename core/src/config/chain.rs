@@ -9,19 +9,23 @@ use super::evaluate::Failure;
 use super::plan::{KeyValue, Querier, Stage};
 use super::querying::{Answer, AnswerRows, Answers, ConfigLookup, too_many};
 use super::request::Budget;
+use super::shared_text::{SharedText, SharedTexts};
 use super::wish::Wish;
 use crate::error::{Error, Result};
+use crate::sorted_list::SortedList;
 
-/// What a lookup or a bucket costs beside its text, about: a handle of it, a count, and a place in a tree.
-const LINK_BYTES: usize = 96;
+/// What a lookup or a bucket costs beside its text, about, if no other request has it.
+const LINK_BYTES: usize = 160;
 /// The same of what a row leads to, which shares the text of the lookup or bucket.
-const LEAD_BYTES: usize = 64;
+const LEAD_BYTES: usize = size_of::<SharedText>();
 
 /// The lookups of one querier for one subscription, with what they lead to.
 #[derive(Debug)]
 pub(super) struct Chain {
     /// One per lookup, then the parameters of the buckets.
     links: Vec<Link>,
+    /// Texts that requests have in common.
+    texts: SharedTexts,
     /// Lookups whose rows are not known, or not any more.
     open: BTreeSet<(usize, ConfigLookup)>,
     /// Whether each of these parameters was found before, of those for which that may have changed.
@@ -44,19 +48,23 @@ struct Link {
 
 #[derive(Debug)]
 enum Nodes {
-    Lookups { index: usize, nodes: BTreeMap<ConfigLookup, Node> },
-    Parameters(BTreeMap<ByteString, usize>),
+    Lookups {
+        index: usize,
+        nodes: BTreeMap<ConfigLookup, Node>,
+    },
+    /// Each as often as there are lookups that lead to it.
+    Parameters(SortedList<SharedText>),
 }
 
-/// What the rows of a lookup lead to, each with how many do.
-type Leads = BTreeMap<ByteString, usize>;
+/// What the rows of a lookup lead to, each as often as there are rows that do.
+type Leads = SortedList<SharedText>;
 
 /// A lookup.
 #[derive(Debug, Default)]
 struct Node {
     /// How many lookups have rows that lead to it.
     support: usize,
-    /// What its own rows lead to, each with how many do; `None` until it is answered.
+    /// What its own rows lead to; `None` until it is answered.
     leads_to: Option<Leads>,
 }
 
@@ -99,7 +107,7 @@ impl Chain {
     }
 
     /// Begins with what the request says.
-    pub(super) fn begin(querier: &Querier, wish: &Wish<'_>) -> Result<Self, Failure> {
+    pub(super) fn begin(querier: &Querier, wish: &Wish<'_>, texts: &SharedTexts) -> Result<Self, Failure> {
         let parts = |values: &[Vec<KeyValue>]| {
             let part = |value: &KeyValue| match value {
                 KeyValue::Request(side) => wish.values(side).map(Part::Values),
@@ -116,17 +124,21 @@ impl Chain {
                 });
             }
         }
-        links.push(Link { parts: parts(&querier.parameters)?, nodes: Nodes::Parameters(BTreeMap::new()) });
+        links.push(Link { parts: parts(&querier.parameters)?, nodes: Nodes::Parameters(SortedList::default()) });
         // What a row leads to is as many whatever the row, since each of its outputs is one value.
         if links.iter().any(|link| link.width() > wish.budget.combinations) {
             return Err(too_many(wish.budget));
         }
         let (open, changed, moved) = (BTreeSet::new(), BTreeMap::new(), BTreeSet::new());
-        let mut chain = Self { links, open, changed, moved, over: false, bytes: 0 };
+        let texts = texts.clone();
+        let mut chain = Self { links, texts, open, changed, moved, over: false, bytes: 0 };
         if wish.satisfies(&querier.wanted.filters)? {
             let mut first = Vec::new();
             chain.links[0].texts(&[], &mut first)?;
-            first.into_iter().for_each(|text| chain.support(0, text));
+            let mut first = chain.texts.share(&first);
+            first.sort();
+            first.dedup();
+            chain.support(0, first);
         }
         Ok(chain)
     }
@@ -173,18 +185,12 @@ impl Chain {
 
     /// All rows of a lookup.
     fn answered(&mut self, stage: usize, lookup: &ConfigLookup, rows: &AnswerRows, budget: &Budget) -> Result<()> {
-        let Some(now) = self.texts(stage + 1, rows, budget)? else { return Ok(()) };
+        let Some(mut now) = self.texts(stage + 1, rows, budget)? else { return Ok(()) };
+        now.sort();
         let Some(node) = self.node(stage, lookup) else { return Ok(()) };
-        let mut gone = node.leads_to.get_or_insert_default().clone();
-        let is_new = |text: &ByteString| match gone.get_mut(text) {
-            Some(count) if *count > 0 => {
-                *count -= 1;
-                false
-            }
-            _ => true,
-        };
-        let come = now.into_iter().filter(is_new).collect();
-        let gone = gone.into_iter().flat_map(|(text, count)| std::iter::repeat_n(text, count)).collect();
+        let before = node.leads_to.get_or_insert_default();
+        let gone = before.without(&now).map(|text| text.as_text().clone()).collect();
+        let come = before.missing(now);
         self.change(stage, lookup, come, gone)
     }
 
@@ -225,33 +231,23 @@ impl Chain {
         come: Vec<ByteString>,
         gone: Vec<ByteString>,
     ) -> Result<()> {
+        let come = self.texts.share(&come);
         let Some(leads_to) = self.node(stage, lookup).and_then(|node| node.leads_to.as_mut()) else { return Ok(()) };
         let before = leads_to.len();
-        let (mut new, mut lost) = (Vec::new(), Vec::new());
-        for text in come {
-            match leads_to.get_mut(&text) {
-                Some(count) => *count += 1,
-                None => {
-                    leads_to.insert(text.clone(), 1);
-                    new.push(text);
-                }
-            }
-        }
-        for text in gone {
-            match leads_to.get_mut(&text) {
-                Some(1) => {
-                    leads_to.remove(&text);
-                    lost.push(text);
-                }
-                Some(count) => *count -= 1,
-                None => return Err(Error::data("a row of a lookup has gone that was never there")),
-            }
-        }
+        let mut new: Vec<SharedText> = come.iter().filter(|text| !leads_to.contains(text.as_text())).cloned().collect();
+        new.sort();
+        new.dedup();
+        leads_to.add(come);
+        let Some(mut lost) = leads_to.subtract(gone) else {
+            return Err(Error::data("a row of a lookup has gone that was never there"));
+        };
+        lost.dedup();
+        lost.retain(|text| !leads_to.contains(text.as_text()));
         let now = leads_to.len();
         self.bytes = (self.bytes + now * LEAD_BYTES).saturating_sub(before * LEAD_BYTES);
         // First what comes, so that what is in both never goes.
-        new.into_iter().for_each(|text| self.support(stage + 1, text));
-        lost.iter().for_each(|text| self.release(stage + 1, text));
+        self.support(stage + 1, new);
+        self.release(stage + 1, lost);
         Ok(())
     }
 
@@ -262,54 +258,63 @@ impl Chain {
         }
     }
 
-    /// One lookup more leads to this.
-    fn support(&mut self, stage: usize, text: ByteString) {
+    /// One lookup more leads to each of these, which are in order.
+    fn support(&mut self, stage: usize, texts: Vec<SharedText>) {
         match &mut self.links[stage].nodes {
             Nodes::Parameters(found) => {
-                let support = found.entry(text.clone()).or_insert(0);
-                *support += 1;
-                if *support == 1 {
-                    self.bytes += text.len() + LINK_BYTES;
-                    self.changed.entry(text).or_insert(false);
+                for text in texts.iter().filter(|text| !found.contains(text.as_text())) {
+                    self.bytes += text.as_text().len() + LINK_BYTES;
+                    self.changed.entry(text.as_text().clone()).or_insert(false);
                 }
+                found.add(texts);
             }
             Nodes::Lookups { index, nodes } => {
-                let lookup = ConfigLookup { index: *index, values: text };
-                let node = nodes.entry(lookup.clone()).or_default();
-                node.support += 1;
-                if node.support == 1 {
-                    self.bytes += lookup.values.len() + LINK_BYTES;
-                    self.moved.insert(lookup.clone());
-                    self.open.insert((stage, lookup));
+                for text in texts {
+                    let lookup = ConfigLookup { index: *index, values: text.as_text().clone() };
+                    let node = nodes.entry(lookup.clone()).or_default();
+                    node.support += 1;
+                    if node.support == 1 {
+                        self.bytes += lookup.values.len() + LINK_BYTES;
+                        self.moved.insert(lookup.clone());
+                        self.open.insert((stage, lookup));
+                    }
                 }
             }
         }
     }
 
-    /// One lookup less leads to this.
-    fn release(&mut self, stage: usize, text: &ByteString) {
+    /// One lookup less leads to each of these, which are in order.
+    fn release(&mut self, stage: usize, texts: Vec<SharedText>) {
         match &mut self.links[stage].nodes {
             Nodes::Parameters(found) => {
-                let Some(support) = found.get_mut(text) else { return };
-                *support -= 1;
-                if *support == 0 {
-                    found.remove(text);
-                    self.bytes = self.bytes.saturating_sub(text.len() + LINK_BYTES);
-                    self.changed.entry(text.clone()).or_insert(true);
+                let texts = texts.iter().map(|text| text.as_text().clone()).collect();
+                let taken = found.subtract(texts).unwrap_or_default();
+                for text in taken.iter().filter(|text| !found.contains(text.as_text())) {
+                    self.bytes = self.bytes.saturating_sub(text.as_text().len() + LINK_BYTES);
+                    self.changed.entry(text.as_text().clone()).or_insert(true);
                 }
             }
             Nodes::Lookups { index, nodes } => {
-                let lookup = ConfigLookup { index: *index, values: text.clone() };
-                let Some(node) = nodes.get_mut(&lookup) else { return };
-                node.support -= 1;
-                if node.support == 0 {
-                    let leads_to = std::mem::take(&mut node.leads_to).unwrap_or_default();
-                    nodes.remove(&lookup);
-                    self.bytes = self.bytes.saturating_sub(text.len() + LINK_BYTES + leads_to.len() * LEAD_BYTES);
-                    self.open.remove(&(stage, lookup.clone()));
-                    self.moved.insert(lookup);
+                let mut orphans = Vec::new();
+                for text in texts {
+                    let lookup = ConfigLookup { index: *index, values: text.as_text().clone() };
+                    let Some(node) = nodes.get_mut(&lookup) else { continue };
+                    node.support -= 1;
+                    if node.support == 0 {
+                        let leads_to = std::mem::take(&mut node.leads_to).unwrap_or_default();
+                        nodes.remove(&lookup);
+                        let bytes = lookup.values.len() + LINK_BYTES + leads_to.len() * LEAD_BYTES;
+                        self.bytes = self.bytes.saturating_sub(bytes);
+                        self.open.remove(&(stage, lookup.clone()));
+                        self.moved.insert(lookup);
+                        orphans.push(leads_to);
+                    }
+                }
+                for leads_to in orphans {
+                    let mut texts: Vec<_> = leads_to.into_iter().collect();
+                    texts.dedup();
                     // As deep as there are lookups in the query.
-                    leads_to.keys().for_each(|text| self.release(stage + 1, text));
+                    self.release(stage + 1, texts);
                 }
             }
         }
@@ -363,16 +368,16 @@ impl Chain {
 
     /// Whether a bucket was found.
     pub(super) fn contains(&self, parameters: &ByteString) -> bool {
-        !self.over && self.found().contains_key(parameters)
+        !self.over && self.found().contains(parameters)
     }
 
     /// The parameters of all buckets that were found, in order.
     pub(super) fn parameters(&self) -> impl Iterator<Item = &ByteString> {
-        (!self.over).then(|| self.found().keys()).into_iter().flatten()
+        (!self.over).then(|| self.found().distinct().map(SharedText::as_text)).into_iter().flatten()
     }
 
-    fn found(&self) -> &BTreeMap<ByteString, usize> {
-        static NONE: BTreeMap<ByteString, usize> = BTreeMap::new();
+    fn found(&self) -> &SortedList<SharedText> {
+        static NONE: SortedList<SharedText> = SortedList::new();
         match self.links.last().map(|link| &link.nodes) {
             Some(Nodes::Parameters(found)) => found,
             _ => &NONE,
@@ -381,7 +386,10 @@ impl Chain {
 
     /// Why it finds nothing, if it would find too much.
     pub(super) fn failure(&self, budget: &Budget) -> Option<Failure> {
-        (self.found().len() > budget.combinations).then(|| too_many(budget))
+        let found = self.found();
+        // Those that several lookups lead to are counted once, if it comes to that.
+        let is_over = found.len() > budget.combinations && found.distinct().count() > budget.combinations;
+        is_over.then(|| too_many(budget))
     }
 
     /// What has changed since this was last asked.
@@ -394,7 +402,8 @@ impl Chain {
         let of_changed = changed.iter().filter(|(text, before)| flipped(text, **before)).map(|(text, _)| text);
         let mut parameters: Vec<_> = of_changed.cloned().collect();
         if was_over != is_over {
-            let others = self.found().keys().filter(|text| !changed.contains_key(*text) && flipped(text, true));
+            let found = self.found().distinct().map(SharedText::as_text);
+            let others = found.filter(|text| !changed.contains_key(*text) && flipped(text, true));
             parameters.extend(others.cloned());
         }
         Changes { parameters, lookups }

@@ -9,6 +9,7 @@ use super::evaluate::Failure;
 use super::plan::Querier;
 use super::querying::{Answers, ConfigLookup, Querying, Stop};
 use super::request::Budget;
+use super::shared_text::SharedTexts;
 use super::wish::Wish;
 use crate::error::Result;
 
@@ -65,11 +66,12 @@ impl Finder {
         &mut self,
         querier: &Querier,
         wish: Wish<'_>,
+        texts: &SharedTexts,
         answers: &Answers,
         missing: &mut BTreeSet<ConfigLookup>,
     ) -> Result<Option<Failure>> {
         if matches!(self, Self::New) {
-            let chain = Chain::fits(querier).then(|| Chain::begin(querier, &wish));
+            let chain = Chain::fits(querier).then(|| Chain::begin(querier, &wish, texts));
             *self = match chain {
                 Some(Ok(chain)) => Self::Chain(Box::new(chain)),
                 Some(Err(failure)) => return Ok(Some(self.fail(failure, BTreeSet::new(), wish.budget))),

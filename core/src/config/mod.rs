@@ -46,6 +46,7 @@ mod rules;
 mod scalar;
 mod schema_lint;
 mod scope;
+mod shared_text;
 mod source_schema;
 mod span;
 mod sql;
@@ -86,6 +87,7 @@ use plan::{Plan, RowMatch, StreamKind};
 use planner::{Planner, StreamQueries};
 use resolve::{Output, TableReference};
 use scalar::Scalar;
+use shared_text::SharedTexts;
 use sql::SqlDialect;
 
 /// A compiled sync config. A handle: cheap to clone.
@@ -120,6 +122,8 @@ struct Inner {
     text: ByteString,
     warnings: Diagnostics,
     plan: Plan,
+    /// Those of all requests.
+    texts: SharedTexts,
     selection: TableSelection,
     names: Vec<Arc<str>>,
 }
@@ -168,7 +172,7 @@ impl SyncConfig {
         let selection = selection(&plan, places, values);
         let streams = plan.streams.iter().filter(|stream| stream.kind == StreamKind::Stream);
         let names = streams.map(|stream| Arc::clone(&stream.name)).collect();
-        Ok(Self(Arc::new(Inner { text: text.into(), warnings, plan, selection, names })))
+        Ok(Self(Arc::new(Inner { text: text.into(), warnings, plan, texts: SharedTexts::default(), selection, names })))
     }
 
     /// What is not wrong, but should be looked at.
@@ -280,6 +284,10 @@ impl SyncConfig {
                 Err(crate::Error::internal("this request needs lookups"))
             }
         }
+    }
+
+    fn texts(&self) -> &SharedTexts {
+        &self.0.texts
     }
 
     fn plan(&self) -> &Plan {

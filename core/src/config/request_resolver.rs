@@ -420,7 +420,7 @@ impl RequestResolver {
         let values = Wish { identity: &self.identity, parameters: &self.parameters, subscription, budget };
         let queriers = stream.queriers.iter().zip(&mut wish.finders);
         for (querier, finder) in queriers.filter(|(_, finder)| !finder.is_done()) {
-            let failure = finder.advance(querier, values, &self.answers, missing)?;
+            let failure = finder.advance(querier, values, self.config.texts(), &self.answers, missing)?;
             if let Some(failure) = failure
                 && stream.kind == StreamKind::BucketDefinition
             {

@@ -119,7 +119,7 @@ impl Run {
         let wanted = |number| {
             let id = bucket(number);
             let priority = BucketPriority([0, 1, 3, 3][choices.index(4)]);
-            WantedBucket { name: id.wire_name(GENERATION), id, priority, reasons: Vec::new() }
+            WantedBucket::new(&id, GENERATION, priority)
         };
         let wanted: Vec<_> = (0..BUCKETS - 1).map(wanted).collect();
         // As the session: the last position counts.
@@ -127,7 +127,7 @@ impl Run {
         for BucketPosition { name, after } in &request.buckets {
             received.entry(name.clone()).or_default().upto = OpId::parse(after).unwrap_or_default();
         }
-        received.retain(|name, _| wanted.iter().any(|wanted| wanted.name == name.as_str()));
+        received.retain(|name, _| wanted.iter().any(|wanted| *wanted.bucket.name() == name.as_str()));
         Some(Self {
             session,
             now: Time(0),

@@ -353,10 +353,10 @@ impl StreamDriver {
             Notice::Closing => self.tell(ServerEvent::Closing),
             Notice::Checkpoint { checkpoint, since, touched } => {
                 if let Some((identity, request)) = self.request.take() {
-                    let limit = self.inner.limits.buckets_per_stream;
+                    let limits = (self.inner.limits.buckets_per_stream, Arc::clone(&self.inner.buckets));
                     let config = self.inner.compiled(&checkpoint.config)?;
                     let (deployed, generation) = (Arc::clone(&checkpoint.config), checkpoint.generation);
-                    let resolver = StreamResolver::new(&config, deployed, generation, &identity, request, limit);
+                    let resolver = StreamResolver::new(&config, deployed, generation, &identity, request, limits);
                     self.resolver = Some(Box::new(resolver));
                     self.resolved_at = Some(checkpoint.generation);
                     // Whatever changed while the buckets were not known yet must be looked at.

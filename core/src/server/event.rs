@@ -40,10 +40,10 @@ impl ResolvedStreams {
     /// Both as one; `other` is the later one.
     pub(super) fn merge(&mut self, other: Self) {
         let Self { buckets, gone, streams } = other;
-        let mut replaced: BTreeSet<BucketId> = buckets.iter().map(|bucket| bucket.id.clone()).collect();
+        let mut replaced: BTreeSet<BucketId> = buckets.iter().map(|bucket| bucket.bucket.id().clone()).collect();
         self.gone.retain(|id| !replaced.contains(id));
         replaced.extend(gone.iter().cloned());
-        self.buckets.retain(|bucket| !replaced.contains(&bucket.id));
+        self.buckets.retain(|bucket| !replaced.contains(bucket.bucket.id()));
         self.buckets.extend(buckets);
         self.gone.extend(gone);
         self.streams = streams;

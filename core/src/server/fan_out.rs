@@ -20,12 +20,16 @@ use crate::bucket_store::BucketStore;
 use crate::checkpoint::{ChangeSet, Changes, Checkpoint, LookupKey, Published};
 use crate::error::{Error, Result};
 use crate::operation::OpId;
+use crate::sorted_list::SortedList;
 use crate::write_checkpoint::ClientKey;
 
 /// Members that the store wakes at once: more than one, because one may never be polled again.
 const WOKEN: usize = 4;
 /// So much of an interest is entered at a time: nobody waits for the hub until a user of many buckets is done.
 const SLICE: usize = 512;
+
+/// Those whom something concerns: there are as many as streams, for each of their buckets.
+type Members = SortedList<u32>;
 
 /// The hub of all sessions of a service.
 pub(super) struct FanOut {
@@ -39,13 +43,14 @@ pub(super) struct FanOut {
 struct State {
     stream: Option<BoxStream<'static, Result<Published>>>,
     latest: Option<Checkpoint>,
-    next_member: u64,
-    members: BTreeMap<u64, Member>,
-    by_bucket: BTreeMap<BucketId, BTreeSet<u64>>,
-    by_lookup: BTreeMap<LookupKey, BTreeSet<u64>>,
-    by_client: BTreeMap<ClientKey, BTreeSet<u64>>,
+    /// Where the search for an unused number begins.
+    next_member: u32,
+    members: BTreeMap<u32, Member>,
+    by_bucket: BTreeMap<BucketId, Members>,
+    by_lookup: BTreeMap<LookupKey, Members>,
+    by_client: BTreeMap<ClientKey, Members>,
     /// Members that have not said yet what concerns them.
-    undecided: BTreeSet<u64>,
+    undecided: BTreeSet<u32>,
 }
 
 #[derive(Default)]
@@ -66,9 +71,9 @@ struct Waiters(Mutex<Waiting>);
 
 #[derive(Default)]
 struct Waiting {
-    wakers: BTreeMap<u64, Waker>,
+    wakers: BTreeMap<u32, Waker>,
     /// Whom to wake next, so that all have their turn.
-    turn: u64,
+    turn: u32,
     /// The store has something new, and nobody has looked since.
     owed: bool,
 }
@@ -88,14 +93,14 @@ impl Waiting {
 }
 
 impl Waiters {
-    fn enter(&self, number: u64, waker: &Waker) {
+    fn enter(&self, number: u32, waker: &Waker) {
         // Dropped without the lock: with it a task may go, and the memberships in it.
         let before = lock(&self.0).wakers.insert(number, waker.clone());
         drop(before);
     }
 
     /// A member does something else now; if it was to look at the store's stream, another one is.
-    fn leave(&self, number: u64) {
+    fn leave(&self, number: u32) {
         let (left, woken) = {
             let mut waiting = lock(&self.0);
             (waiting.wakers.remove(&number), if waiting.owed { waiting.take_some(1) } else { Vec::new() })
@@ -104,7 +109,7 @@ impl Waiters {
         woken.into_iter().for_each(Waker::wake);
     }
 
-    fn wake_these(&self, numbers: &[u64]) {
+    fn wake_these(&self, numbers: &[u32]) {
         if numbers.is_empty() {
             return;
         }
@@ -156,8 +161,7 @@ impl FanOut {
     /// Joins as a member that is concerned by everything until it says otherwise.
     pub(super) fn join(self: &Arc<Self>) -> Membership {
         let mut state = lock(&self.state);
-        let number = state.next_member;
-        state.next_member += 1;
+        let number = state.unused_number();
         let pending = state.latest.as_ref().map(|_| Pending { since: OpId::ZERO, touched: Touched::Unknown });
         state.members.insert(number, Member { pending });
         state.undecided.insert(number);
@@ -173,7 +177,7 @@ impl FanOut {
     }
 
     /// Takes what is new from the store, for all, and the notice of this member.
-    fn look(&self, number: u64) -> Result<Option<Notice>> {
+    fn look(&self, number: u32) -> Result<Option<Notice>> {
         let mut noted = Vec::new();
         let mut state = lock(&self.state);
         if self.closed.load(Ordering::Acquire) {
@@ -190,7 +194,7 @@ impl FanOut {
         }
     }
 
-    fn drive(&self, state: &mut State, noted: &mut Vec<u64>) -> Result<()> {
+    fn drive(&self, state: &mut State, noted: &mut Vec<u32>) -> Result<()> {
         // What comes from here on is owed anew.
         self.waiters.set_owed(false);
         let waker = Waker::from(Arc::clone(&self.waiters));
@@ -212,14 +216,24 @@ impl FanOut {
 }
 
 impl State {
-    fn take_notice(&mut self, number: u64) -> Option<Notice> {
+    /// A number that no member has.
+    fn unused_number(&mut self) -> u32 {
+        while self.members.contains_key(&self.next_member) {
+            self.next_member = self.next_member.wrapping_add(1);
+        }
+        let number = self.next_member;
+        self.next_member = number.wrapping_add(1);
+        number
+    }
+
+    fn take_notice(&mut self, number: u32) -> Option<Notice> {
         let checkpoint = self.latest.clone()?;
         let Pending { since, touched } = self.members.get_mut(&number)?.pending.take()?;
         Some(Notice::Checkpoint { checkpoint, since, touched })
     }
 
     /// Notes a checkpoint for whom it concerns.
-    fn distribute(&mut self, published: Published, noted: &mut Vec<u64>) {
+    fn distribute(&mut self, published: Published, noted: &mut Vec<u32>) {
         let config_changed =
             self.latest.as_ref().is_none_or(|latest| !Arc::ptr_eq(&latest.config, &published.checkpoint.config))
                 || self.latest.as_ref().is_some_and(|latest| latest.generation != published.checkpoint.generation);
@@ -236,20 +250,20 @@ impl State {
         }
     }
 
-    fn distribute_changes(&mut self, since: OpId, changes: &ChangeSet, noted: &mut Vec<u64>) {
-        let mut touched: BTreeMap<u64, (BTreeSet<BucketId>, BTreeSet<LookupKey>, bool)> = BTreeMap::new();
+    fn distribute_changes(&mut self, since: OpId, changes: &ChangeSet, noted: &mut Vec<u32>) {
+        let mut touched: BTreeMap<u32, (BTreeSet<BucketId>, BTreeSet<LookupKey>, bool)> = BTreeMap::new();
         for bucket in &changes.buckets {
-            for number in self.by_bucket.get(bucket).into_iter().flatten() {
+            for number in self.by_bucket.get(bucket).into_iter().flat_map(Members::iter) {
                 touched.entry(*number).or_default().0.insert(bucket.clone());
             }
         }
         for lookup in &changes.lookups {
-            for number in self.by_lookup.get(lookup).into_iter().flatten() {
+            for number in self.by_lookup.get(lookup).into_iter().flat_map(Members::iter) {
                 touched.entry(*number).or_default().1.insert(lookup.clone());
             }
         }
         for client in &changes.clients {
-            for number in self.by_client.get(client).into_iter().flatten() {
+            for number in self.by_client.get(client).into_iter().flat_map(Members::iter) {
                 touched.entry(*number).or_default().2 = true;
             }
         }
@@ -282,28 +296,31 @@ impl Member {
     }
 }
 
-fn add_to<K: Ord + Clone>(index: &mut BTreeMap<K, BTreeSet<u64>>, key: &K, number: u64) {
-    index.entry(key.clone()).or_default().insert(number);
+fn add_to<K: Ord + Clone>(index: &mut BTreeMap<K, Members>, key: &K, number: u32) {
+    let members = index.entry(key.clone()).or_default();
+    if let Err(place) = members.find(&number) {
+        members.insert(place, number);
+    }
 }
 
-fn remove_from<K: Ord>(index: &mut BTreeMap<K, BTreeSet<u64>>, key: &K, number: u64) {
+fn remove_from<K: Ord>(index: &mut BTreeMap<K, Members>, key: &K, number: u32) {
     if let Some(members) = index.get_mut(key) {
-        members.remove(&number);
+        let _ = members.find(&number).map(|place| members.remove(place));
         if members.is_empty() {
             index.remove(key);
         }
     }
 }
 
-/// What of a change has come, or has gone.
-fn chosen<K>(change: &[(K, bool)], come: bool) -> impl Iterator<Item = &K> {
-    change.iter().filter(move |(_, is_in)| *is_in == come).map(|(key, _)| key)
+/// The lookups that have come, or that have gone.
+fn chosen(lookups: &[(LookupKey, bool)], come: bool) -> impl Iterator<Item = &LookupKey> {
+    lookups.iter().filter(move |(_, is_in)| *is_in == come).map(|(key, _)| key)
 }
 
 /// A member's place in the hub; dropping it leaves.
 pub(super) struct Membership {
     hub: Arc<FanOut>,
-    number: u64,
+    number: u32,
     /// `None` until it has said what concerns it: everything, so far.
     interest: Option<(Interest, ClientKey)>,
 }
@@ -314,15 +331,15 @@ impl Membership {
     pub(super) fn set_interest(&mut self, mut change: InterestChange, client: &ClientKey) {
         let mut interest = self.interest.take().map_or_else(Interest::default, |(interest, _)| interest);
         interest.apply(&mut change);
-        let InterestChange { buckets, lookups } = change;
+        let InterestChange { come, gone, lookups } = change;
         // It is undecided until all that is new is entered, so that nothing falls in between.
-        self.change(|state| &mut state.by_bucket, chosen(&buckets, true), add_to);
+        self.change(|state| &mut state.by_bucket, come.iter().map(|bucket| bucket.id()), add_to);
         self.change(|state| &mut state.by_lookup, chosen(&lookups, true), add_to);
         let mut state = lock(&self.hub.state);
         add_to(&mut state.by_client, client, self.number);
         state.undecided.remove(&self.number);
         drop(state);
-        self.change(|state| &mut state.by_bucket, chosen(&buckets, false), remove_from);
+        self.change(|state| &mut state.by_bucket, gone.iter(), remove_from);
         self.change(|state| &mut state.by_lookup, chosen(&lookups, false), remove_from);
         self.interest = Some((interest, client.clone()));
     }
@@ -330,9 +347,9 @@ impl Membership {
     /// Changes an index of the hub, with room for others in between.
     fn change<'a, K: 'a>(
         &self,
-        index: impl Fn(&mut State) -> &mut BTreeMap<K, BTreeSet<u64>>,
+        index: impl Fn(&mut State) -> &mut BTreeMap<K, Members>,
         keys: impl Iterator<Item = &'a K>,
-        change: impl Fn(&mut BTreeMap<K, BTreeSet<u64>>, &K, u64),
+        change: impl Fn(&mut BTreeMap<K, Members>, &K, u32),
     ) {
         let mut keys = keys.peekable();
         while keys.peek().is_some() {
@@ -373,7 +390,8 @@ impl Drop for Membership {
     fn drop(&mut self) {
         let interest = self.interest.take();
         if let Some((interest, _)) = &interest {
-            self.change(|state| &mut state.by_bucket, interest.buckets.iter(), remove_from);
+            let buckets = interest.buckets.iter().map(|bucket| bucket.id());
+            self.change(|state| &mut state.by_bucket, buckets, remove_from);
             self.change(|state| &mut state.by_lookup, interest.lookups.iter(), remove_from);
         }
         let mut state = lock(&self.hub.state);

@@ -8,11 +8,15 @@ mod resolution;
 mod send_budget;
 mod service;
 mod session;
+mod shared_bucket;
 mod shared_reads;
+mod standing;
+mod tracked_bucket;
 mod tracked_buckets;
 mod wanted;
 
 pub use event::{CheckpointUpdate, ResolvedStreams, ServerCommand, ServerEvent, ServerLine, Touched};
 pub use service::{Readiness, ServiceLimits, SyncService};
 pub use session::{ServerSession, SessionLimits};
+pub use shared_bucket::SharedBucket;
 pub use wanted::WantedBucket;

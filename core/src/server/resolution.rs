@@ -5,8 +5,11 @@
 
 use std::sync::Arc;
 
+use bytestring::ByteString;
+
 use super::event::{ResolvedStreams, Touched};
 use super::interest::InterestChange;
+use super::shared_bucket::SharedBuckets;
 use super::wanted::WantedBucket;
 use crate::bucket::{BucketId, BucketPriority, DefinitionId, Generation};
 use crate::checkpoint::{Checkpoint, DeployedConfig, LookupKey};
@@ -27,6 +30,8 @@ pub(super) struct StreamResolver {
     /// How many of the deployed forms are definitions; those of lookup indexes follow.
     definitions: usize,
     generation: Generation,
+    /// The buckets of all streams.
+    shared: Arc<SharedBuckets>,
     /// What was asked, until it is answered.
     asked: Vec<ConfigLookup>,
 }
@@ -51,8 +56,9 @@ impl StreamResolver {
         generation: Generation,
         identity: &Identity,
         request: SyncRequest,
-        limit: usize,
+        limits: (usize, Arc<SharedBuckets>),
     ) -> Self {
+        let (limit, shared) = limits;
         let SyncRequest { parameters, streams, .. } = request;
         let include_defaults = streams.as_ref().is_none_or(|streams| streams.include_defaults);
         let subscriptions = streams.map(|streams| streams.subscriptions).unwrap_or_default();
@@ -67,7 +73,7 @@ impl StreamResolver {
         let request =
             ConfigRequest { identity, parameters: &parameters, include_defaults, subscriptions: &subscriptions };
         let resolver = config.resolver(&request, limit);
-        Self { resolver, deployed, definitions: config.definitions().len(), generation, asked: Vec::new() }
+        Self { resolver, deployed, definitions: config.definitions().len(), generation, shared, asked: Vec::new() }
     }
 
     /// Whether its buckets can ever change.
@@ -117,9 +123,9 @@ impl StreamResolver {
                 let lookups = changes.lookups.iter().map(|(lookup, is_used)| Ok((self.key(lookup)?, *is_used)));
                 let lookups = lookups.collect::<Result<Vec<_>>>()?;
                 let streams = self.streams(changes)?;
-                let come = streams.buckets.iter().map(|bucket| (bucket.id.clone(), true));
-                let buckets = come.chain(streams.gone.iter().map(|id| (id.clone(), false))).collect();
-                Ok(Resolved::Done { streams, interest: InterestChange { buckets, lookups } })
+                let come = streams.buckets.iter().map(|bucket| bucket.bucket.clone()).collect();
+                let gone = streams.gone.clone();
+                Ok(Resolved::Done { streams, interest: InterestChange { come, gone, lookups } })
             }
         }
     }
@@ -149,17 +155,19 @@ impl StreamResolver {
             Reason::Default(index) => SubscriptionReason::Default(number(index)),
             Reason::Subscription(index) => SubscriptionReason::Subscription(number(index)),
         };
-        let mut buckets = Vec::with_capacity(resolved.buckets.len());
-        for bucket in resolved.buckets {
-            let id = BucketId { definition: self.deployed_id(bucket.definition)?, parameters: bucket.parameters };
-            let name = id.wire_name(self.generation);
-            let reasons = bucket.reasons.iter().map(reason).collect();
-            buckets.push(WantedBucket { id, name, priority: bucket.priority, reasons });
-        }
-        let gone = resolved
-            .gone
-            .into_iter()
-            .map(|(definition, parameters)| Ok(BucketId { definition: self.deployed_id(definition)?, parameters }));
+        let id = |definition, parameters: &ByteString| {
+            Ok(BucketId { definition: self.deployed_id(definition)?, parameters: parameters.clone() })
+        };
+        let ids = resolved.buckets.iter().map(|bucket| id(bucket.definition, &bucket.parameters));
+        let keys = ids.map(|id| Ok((self.generation, id?))).collect::<Result<Vec<_>>>()?;
+        let shared = self.shared.share(&keys);
+        let wanted = shared.into_iter().zip(resolved.buckets).map(|(bucket, resolved)| WantedBucket {
+            bucket,
+            priority: resolved.priority,
+            reasons: resolved.reasons.iter().map(reason).collect(),
+        });
+        let buckets = wanted.collect();
+        let gone = resolved.gone.iter().map(|(definition, parameters)| id(*definition, parameters));
         let gone = gone.collect::<Result<_>>()?;
         let streams = resolved.streams.into_iter().map(|stream| StreamDescription {
             name: stream.name.to_string(),

@@ -12,6 +12,7 @@ use super::driver::StreamDriver;
 use super::fan_out::FanOut;
 use super::send_budget::SendBudget;
 use super::session::SessionLimits;
+use super::shared_bucket::SharedBuckets;
 use super::shared_reads::SharedReads;
 use crate::bucket_store::BucketStore;
 use crate::checkpoint::DeployedConfig;
@@ -74,6 +75,7 @@ pub struct Readiness {
 pub(super) struct Inner {
     pub(super) store: Arc<dyn BucketStore>,
     pub(super) reads: SharedReads,
+    pub(super) buckets: Arc<SharedBuckets>,
     pub(super) fan_out: Arc<FanOut>,
     pub(super) sends: SendBudget,
     pub(super) clock: Arc<dyn Clock>,
@@ -111,6 +113,7 @@ impl SyncService {
         let store: Arc<dyn BucketStore> = Arc::new(store);
         Self(Arc::new(Inner {
             reads: SharedReads::new(Arc::clone(&store)),
+            buckets: Arc::default(),
             fan_out: Arc::new(FanOut::new(Arc::clone(&store))),
             sends: SendBudget::new(limits.buffered_bytes),
             store,

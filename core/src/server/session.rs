@@ -10,8 +10,8 @@ use std::time::Duration;
 use bytestring::ByteString;
 
 use super::event::{CheckpointUpdate, ResolvedStreams, ServerCommand, ServerEvent, ServerLine, Touched};
+use super::tracked_bucket::TrackedBucket;
 use super::tracked_buckets::TrackedBuckets;
-use super::wanted::TrackedBucket;
 use crate::bucket::{BucketId, Generation};
 use crate::bucket_store::OperationChunk;
 use crate::checkpoint::{BucketChecksum, Checkpoint, DeployedConfig};
@@ -238,8 +238,9 @@ impl ServerSession {
                             None => waiting.resolved = Some(resolved),
                             Some(before) => {
                                 // One may have gone and come back: what happened to it meanwhile was not heard of.
-                                let come = resolved.buckets.iter().filter(|bucket| before.gone.contains(&bucket.id));
-                                waiting.touched.merge(Touched::buckets(come.map(|bucket| bucket.id.clone()).collect()));
+                                let come = resolved.buckets.iter().map(|bucket| bucket.bucket.id());
+                                let come = come.filter(|id| before.gone.contains(*id));
+                                waiting.touched.merge(Touched::buckets(come.cloned().collect()));
                                 before.merge(resolved);
                             }
                         }
@@ -279,7 +280,7 @@ impl ServerSession {
         if nothing && !self.incomplete && self.first_line_sent {
             return;
         }
-        let buckets = asked.iter().map(|place| self.buckets.get(*place).wanted.id.clone()).collect();
+        let buckets = asked.iter().map(|place| self.buckets.get(*place).id().clone()).collect();
         self.commands.push_back(ServerCommand::Describe { at: checkpoint.op_id, buckets, write_checkpoint });
         self.state = State::Describing { checkpoint, asked };
     }
@@ -434,7 +435,7 @@ fn data_lines(bucket: &TrackedBucket, answer: &OperationChunk, limit: usize) -> 
     let mut last = after;
     let mut emit = |chunks: &mut Vec<_>, after: &mut OpId, last: OpId| {
         lines.push(ServerLine::Data {
-            bucket: bucket.wanted.name.clone(),
+            bucket: bucket.bucket().name().clone(),
             chunks: std::mem::take(chunks),
             after: *after,
             next_after: last,

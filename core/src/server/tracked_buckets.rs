@@ -8,21 +8,26 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytestring::ByteString;
 
 use super::event::Touched;
-use super::wanted::{TrackedBucket, WantedBucket};
+use super::standing::{Standing, Standings};
+use super::tracked_bucket::TrackedBucket;
+use super::wanted::WantedBucket;
 use crate::bucket::{BucketId, BucketPriority};
 use crate::bucket_store::ReadRequest;
 use crate::checkpoint::BucketChecksum;
 use crate::operation::OpId;
 use crate::protocol::BucketDescription;
+use crate::sorted_list::SortedList;
 
 /// Buckets asked for at once.
 const BUCKETS_PER_READ: usize = 16;
+/// Standings that may be kept beyond one for each bucket.
+const SPARE_STANDINGS: usize = 64;
 
 /// All buckets of a stream, known by their places: these stay until the next [`adopt`](TrackedBuckets::adopt).
 #[derive(Debug, Default)]
 pub(super) struct TrackedBuckets {
-    all: Vec<TrackedBucket>,
-    by_id: BTreeMap<BucketId, usize>,
+    all: SortedList<TrackedBucket>,
+    standings: Standings,
     /// Places of those of which no line has said yet what they are now.
     untold: BTreeSet<usize>,
     /// Places of those of which operations between what was sent and the checkpoint may be missing, the most urgent first.
@@ -40,74 +45,84 @@ impl TrackedBuckets {
         positions: &BTreeMap<ByteString, OpId>,
         first_line: bool,
     ) {
-        for id in gone {
-            let Some(bucket) = self.take(id) else { continue };
+        let mut open = self.take_open();
+        for mut bucket in self.all.take(gone) {
             // The first line names all buckets that the client keeps; later ones say which have gone.
-            if bucket.known && !first_line {
+            if bucket.is_known() && !first_line {
                 // What happens to it now is not heard of: if it comes back it is looked at again.
-                self.dropped.insert(id.clone(), TrackedBucket { told: false, ..bucket });
+                bucket.set_told(false);
+                self.dropped.insert(bucket.id().clone(), bucket);
             }
         }
-        self.all.reserve(come.len());
-        for wanted in come {
-            if let Some(&place) = self.by_id.get(&wanted.id) {
+        let mut new = Vec::with_capacity(come.len());
+        for WantedBucket { bucket, priority, reasons } in come {
+            open.push(bucket.id().clone());
+            let standing = self.standings.number(Standing { priority, reasons });
+            if let Ok(place) = self.all.find(bucket.id()) {
                 // With another priority or reason it is told of again.
-                let bucket = &mut self.all[place];
-                if bucket.wanted != wanted {
-                    let key = (bucket.wanted.priority, place);
-                    (bucket.told, bucket.wanted) = (false, wanted);
-                    if self.unfinished.remove(&key) {
-                        self.unfinished.insert((bucket.wanted.priority, place));
-                    }
-                    self.untold.insert(place);
+                let known = self.all.get_mut(place);
+                if known.standing() != standing {
+                    known.set_standing(standing);
+                    known.set_told(false);
                 }
                 continue;
             }
-            let bucket = match self.dropped.remove(&wanted.id) {
-                Some(bucket) => TrackedBucket { wanted, ..bucket },
-                None => {
-                    let after = positions.get(&wanted.name).copied().unwrap_or_default();
-                    TrackedBucket::new(wanted, after)
+            new.push(match self.dropped.remove(bucket.id()) {
+                Some(mut dropped) => {
+                    dropped.set_standing(standing);
+                    dropped
                 }
-            };
-            self.put(bucket);
+                None => {
+                    let after = positions.get(bucket.name()).copied().unwrap_or_default();
+                    TrackedBucket::new(bucket, standing, after)
+                }
+            });
+        }
+        self.all.add(new);
+        self.enter(&open);
+        self.forget_standings();
+    }
+
+    /// The buckets that are untold or unfinished: their places are about to be others.
+    fn take_open(&mut self) -> Vec<BucketId> {
+        let untold = std::mem::take(&mut self.untold);
+        let unfinished = std::mem::take(&mut self.unfinished);
+        let places: BTreeSet<usize> =
+            untold.into_iter().chain(unfinished.into_iter().map(|(_, place)| place)).collect();
+        places.into_iter().map(|place| self.all.get(place).id().clone()).collect()
+    }
+
+    /// Enters what is untold or unfinished of these, in the places that they have now.
+    fn enter(&mut self, buckets: &[BucketId]) {
+        for id in buckets {
+            let Ok(place) = self.all.find(id) else { continue };
+            let bucket = self.all.get(place);
+            if !bucket.is_told() {
+                self.untold.insert(place);
+            }
+            if bucket.is_unfinished() {
+                self.unfinished.insert((self.standings.get(bucket.standing()).priority, place));
+            }
         }
     }
 
-    fn put(&mut self, bucket: TrackedBucket) {
-        let place = self.all.len();
-        self.by_id.insert(bucket.wanted.id.clone(), place);
-        self.enter(place, &bucket);
-        self.all.push(bucket);
-    }
-
-    /// Takes a bucket out; the last one moves to its place.
-    fn take(&mut self, id: &BucketId) -> Option<TrackedBucket> {
-        let place = self.by_id.remove(id)?;
-        let last = self.all.len() - 1;
-        for place in [place, last] {
-            self.untold.remove(&place);
-            self.unfinished.remove(&(self.all[place].wanted.priority, place));
+    /// Standings that no bucket has any more, once they are many.
+    fn forget_standings(&mut self) {
+        if self.standings.len() <= self.all.len() + self.dropped.len() + SPARE_STANDINGS {
+            return;
         }
-        let bucket = self.all.swap_remove(place);
-        if let Some(moved) = self.all.get(place).cloned() {
-            self.by_id.insert(moved.wanted.id.clone(), place);
-            self.enter(place, &moved);
-        }
-        Some(bucket)
-    }
-
-    fn enter(&mut self, place: usize, bucket: &TrackedBucket) {
-        if !bucket.told {
-            self.untold.insert(place);
-        }
-        if bucket.unfinished {
-            self.unfinished.insert((bucket.wanted.priority, place));
+        let before = std::mem::take(&mut self.standings);
+        for bucket in self.all.iter_mut().chain(self.dropped.values_mut()) {
+            bucket.set_standing(self.standings.number(before.get(bucket.standing()).clone()));
         }
     }
 
     pub(super) fn get(&self, place: usize) -> &TrackedBucket {
-        &self.all[place]
+        self.all.get(place)
+    }
+
+    fn priority(&self, place: usize) -> BucketPriority {
+        self.standings.get(self.all.get(place).standing()).priority
     }
 
     /// Whether there are buckets that the client is to be told the loss of.
@@ -124,15 +139,15 @@ impl TrackedBuckets {
     }
 
     fn place(&self, id: &BucketId) -> Option<usize> {
-        self.by_id.get(id).copied()
+        self.all.find(id).ok()
     }
 
     /// Takes the sum of a bucket at a checkpoint; whether the client must be told.
     pub(super) fn describe(&mut self, place: usize, sum: BucketChecksum, upto: OpId) -> bool {
-        let bucket = &mut self.all[place];
-        let changed = bucket.described != Some(sum) || !bucket.told;
-        bucket.described = Some(sum);
-        let unfinished = sum.count > 0 && (bucket.unfinished || bucket.sent < upto);
+        let bucket = self.all.get_mut(place);
+        let changed = bucket.described() != Some(sum) || !bucket.is_told();
+        bucket.describe(sum);
+        let unfinished = sum.count > 0 && (bucket.is_unfinished() || bucket.sent < upto);
         self.set_unfinished(place, unfinished);
         changed
     }
@@ -141,10 +156,11 @@ impl TrackedBuckets {
     pub(super) fn tell(&mut self, places: &[usize]) -> Vec<BucketDescription> {
         let mut descriptions = Vec::with_capacity(places.len());
         for place in places {
-            let bucket = &mut self.all[*place];
-            (bucket.known, bucket.told) = (true, true);
+            let bucket = self.all.get_mut(*place);
+            bucket.set_known();
+            bucket.set_told(true);
             self.untold.remove(place);
-            descriptions.push(bucket.description());
+            descriptions.push(bucket.description(self.standings.get(bucket.standing())));
         }
         descriptions
     }
@@ -158,21 +174,20 @@ impl TrackedBuckets {
     /// The names of the buckets that have gone, in a fixed order; they are told now.
     pub(super) fn tell_dropped(&mut self) -> Vec<ByteString> {
         let dropped = std::mem::take(&mut self.dropped);
-        let mut names: Vec<_> = dropped.into_values().map(|bucket| bucket.wanted.name).collect();
+        let mut names: Vec<_> = dropped.into_values().map(|bucket| bucket.bucket().name().clone()).collect();
         names.sort_unstable();
         names
     }
 
     /// Operations up to here were sent, and maybe there are more.
     pub(super) fn set_sent(&mut self, place: usize, sent: OpId, has_more: bool) {
-        self.all[place].sent = sent;
+        self.all.get_mut(place).sent = sent;
         self.set_unfinished(place, has_more);
     }
 
     fn set_unfinished(&mut self, place: usize, unfinished: bool) {
-        let bucket = &mut self.all[place];
-        bucket.unfinished = unfinished;
-        let key = (bucket.wanted.priority, place);
+        self.all.get_mut(place).set_unfinished(unfinished);
+        let key = (self.priority(place), place);
         if unfinished {
             self.unfinished.insert(key);
         } else {
@@ -188,8 +203,8 @@ impl TrackedBuckets {
         let places: Vec<usize> = of_it.map(|(_, place)| *place).take(BUCKETS_PER_READ).collect();
         let share = (max_bytes / places.len().max(1)).max(1);
         let read = |place: &usize| {
-            let bucket = &self.all[*place];
-            ReadRequest { bucket: bucket.wanted.id.clone(), after: bucket.sent, upto, max_bytes: share }
+            let bucket = self.all.get(*place);
+            ReadRequest { bucket: bucket.id().clone(), after: bucket.sent, upto, max_bytes: share }
         };
         let reads = places.iter().map(read).collect();
         Some((places, reads))

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use bytestring::ByteString;
+use serde::de::IgnoredAny;
 use syncline_core::{Value, json};
 
 use super::nested;
@@ -89,7 +90,11 @@ impl Mapping {
         match self {
             Self::Text => json::write_string(out, text),
             Self::Bytes => out.extend_from_slice(b"null"),
-            Self::Json => out.extend_from_slice(text.as_bytes()),
+            // Postgres sends nothing else, but the JSON around it is no better than what it takes on trust.
+            Self::Json => {
+                serde_json::from_str::<IgnoredAny>(text).ok()?;
+                out.extend_from_slice(text.as_bytes());
+            }
             Self::Boolean => match text {
                 "t" => out.push(b'1'),
                 "f" => out.push(b'0'),

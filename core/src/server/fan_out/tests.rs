@@ -6,8 +6,9 @@ use std::pin::Pin;
 
 use futures::executor::block_on;
 
+use super::super::shared_bucket::SharedBucket;
 use super::*;
-use crate::bucket::DefinitionId;
+use crate::bucket::{DefinitionId, Generation};
 use crate::bucket_store::{AppendBatch, Commit, Deploy};
 use crate::memory::MemoryBucketStore;
 use crate::operation::{NewOperation, OpId};
@@ -177,8 +178,9 @@ fn a_member_that_is_woken_and_goes_wakes_another_one() {
 
 /// The buckets with these numbers, and no others.
 fn interest(buckets: &[usize]) -> InterestChange {
-    let buckets = (0..8).map(|number| (bucket(number), buckets.contains(&number))).collect();
-    InterestChange { buckets, lookups: Vec::new() }
+    let shared = |number: &usize| SharedBucket::new(&bucket(*number), Generation(1));
+    let gone = (0..8).filter(|number| !buckets.contains(number)).map(bucket).collect();
+    InterestChange { come: buckets.iter().map(shared).collect(), gone, lookups: Vec::new() }
 }
 
 fn client() -> ClientKey {

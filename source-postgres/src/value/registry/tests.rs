@@ -111,6 +111,8 @@ fn without_custom_types_ranges_and_arrays_of_them_stay_as_sent() {
         (Type::INT4_RANGE_ARRAY.oid(), r#"{"[1,2)",empty}"#),
         (Type::INT4MULTI_RANGE.oid(), "{[1,2)}"),
         (Type::BOX_ARRAY.oid(), "{(2,2),(1,1)}"),
+        (Type::JSON_ARRAY.oid(), "{\u{1}}"),
+        (Type::JSON_ARRAY.oid(), r#"{"[1",2}"#),
     ] {
         assert_eq!(registry.mapping(oid).value(text.to_owned().into()).unwrap(), Value::from(text));
     }
@@ -121,6 +123,7 @@ fn nested_values_with_quotes_and_delimiters() {
     for (oid, text, json) in [
         (Type::BOX_ARRAY.oid(), "{(2,2),(1,1);(4,4),(3,3)}", r#"["(2,2),(1,1)","(4,4),(3,3)"]"#),
         (Type::JSONB_ARRAY.oid(), r#"{"{\"a\": [1, null]}",NULL}"#, r#"[{"a": [1, null]},null]"#),
+        (Type::JSON_ARRAY.oid(), "{1e999,18446744073709551615.5}", "[1e999,18446744073709551615.5]"),
         (Type::INT4_RANGE.oid(), "(,5]", r#"{"lower":null,"upper":5,"lower_exclusive":1,"upper_exclusive":0}"#),
         (
             Type::INT4_RANGE_ARRAY.oid(),
