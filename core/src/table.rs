@@ -33,6 +33,13 @@ pub struct SourceTable {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct TableId(pub u64);
 
+impl TableId {
+    /// The [subkey](RowKey::subkey) of rows of this table whose id is their key.
+    pub(crate) fn subkey(self) -> ByteString {
+        format!("{:x}", self.0).into()
+    }
+}
+
 /// A column of a [`SourceTable`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SourceColumn {
@@ -71,8 +78,13 @@ impl RowKey {
     /// The number of the table if the output id is the key itself (then type, id and table name one source row), else a
     /// hash: the key may hold columns that the client must not see.
     pub fn subkey(&self, object_id: &str) -> ByteString {
+        self.subkey_or(object_id, || self.table.subkey())
+    }
+
+    /// The same, where `of_table` knows the number of the table.
+    pub(crate) fn subkey_or(&self, object_id: &str, of_table: impl FnOnce() -> ByteString) -> ByteString {
         if &*self.key == object_id.as_bytes() {
-            return format!("{:x}", self.table.0).into();
+            return of_table();
         }
         let mut hash = Sha256::new();
         hash.update(self.table.0.to_le_bytes());

@@ -1,4 +1,4 @@
-//! Row changes become operations: each row is compared with its stored copy, evaluated, and told apart from where it stood.
+//! Row changes become operations: each row is compared with its stored copy, and told apart from where it stood.
 //!
 //! Keeps S3: a row that is stored as it comes yields nothing, so a replayed change changes nothing. Keeps S4: a row leaves
 //! every bucket that its new version does not yield.
@@ -6,60 +6,49 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bytes::BytesMut;
-
 use super::failed_rows::FailedRows;
-use super::membership::{enter, enter_lookups, leave, remove_operation};
+use super::membership::{enter_lookups, leave, remove_operation};
+use super::overlay::{Overlay, Place};
 use super::progress::Progress;
-use super::row_image::{self, Shape};
+use super::row_evaluator::{NewRow, Remarks, RowEvaluator};
+use super::row_image;
 use crate::bucket_store::{AppendBatch, BucketStore, CurrentRow};
 use crate::checkpoint::{DeployedConfig, LookupKey};
-use crate::config::{Evaluation, SyncConfig, TableEvaluator};
+use crate::config::{EvaluatedLookup, SyncConfig};
 use crate::error::{Error, Result};
+use crate::operation::NewOperation;
 use crate::source::{Source, SourcePosition};
-use crate::table::{Field, RowKey, SourceRow, SourceTable, TableId};
-use crate::value::Value;
+use crate::table::{Field, RowKey, SourceRow, SourceTable};
 
 /// Flush once so many row changes wait.
 const MAX_ROWS: usize = 5_000;
 /// Flush once row changes of so many bytes wait.
 const MAX_BYTES: usize = 4 << 20;
-/// A row of more bytes, as it is stored or as clients get it, is left out: no line of a client could be sure to hold it, and
-/// a database that refuses it would end replication for all others. 20 MB of any text fit, as JSON too.
-const MAX_ROW_BYTES: usize = 120 << 20;
 
-/// Row changes that wait to be flushed, and what is known of the tables they belong to.
+/// Row changes that wait to be flushed. They are evaluated as they come, which needs nothing of the store.
 #[derive(Debug)]
 pub(super) struct Applier {
-    config: SyncConfig,
-    deployed: Arc<DeployedConfig>,
-    tables: BTreeMap<TableId, BoundTable>,
-    pending: Vec<RowChange>,
-    pending_bytes: usize,
+    evaluator: RowEvaluator,
+    pending: Pending,
     /// Rows that were read again, until the stream has passed where they were read.
     reread: BTreeMap<RowKey, SourcePosition>,
-    image_buffer: BytesMut,
-    evaluation: Evaluation,
     failures: FailedRows,
 }
 
-#[derive(Debug)]
-struct BoundTable {
-    table: Arc<SourceTable>,
-    evaluator: Arc<TableEvaluator>,
-    shape: Option<(Shape, u32)>,
+#[derive(Debug, Default)]
+struct Pending {
+    changes: Vec<RowChange>,
+    /// Those of all changes, in order: each knows how many are its own.
+    operations: Vec<NewOperation>,
+    bytes: usize,
 }
 
 #[derive(Debug)]
 enum RowChange {
     /// A row of a snapshot: written only if its key is unknown.
-    Snapshot {
-        table: Arc<SourceTable>,
-        row: SourceRow,
-    },
+    Snapshot(NewRow),
     Put {
-        table: Arc<SourceTable>,
-        row: SourceRow,
+        row: Incoming,
         old_key: Option<RowKey>,
         /// No table was read at a later moment than that of this change.
         settled: bool,
@@ -71,20 +60,23 @@ enum RowChange {
     },
 }
 
-/// Rows as they are after the changes applied so far; a key that is missing is as stored.
-pub(super) type Overlay = BTreeMap<RowKey, Option<CurrentRow>>;
+/// A row of the stream.
+#[derive(Debug)]
+enum Incoming {
+    Whole(NewRow),
+    /// Some of it is to be taken from the stored row.
+    Partial {
+        table: Arc<SourceTable>,
+        row: SourceRow,
+    },
+}
 
 impl Applier {
     pub(super) fn new(config: SyncConfig, deployed: Arc<DeployedConfig>) -> Self {
         Self {
-            config,
-            deployed,
-            tables: BTreeMap::new(),
-            pending: Vec::new(),
-            pending_bytes: 0,
+            evaluator: RowEvaluator::new(config, deployed),
+            pending: Pending::default(),
             reread: BTreeMap::new(),
-            image_buffer: BytesMut::new(),
-            evaluation: Evaluation::new(),
             failures: FailedRows::default(),
         }
     }
@@ -94,14 +86,28 @@ impl Applier {
         self.failures.take()
     }
 
-    /// Whether enough waits to be flushed.
-    pub(super) fn is_full(&self) -> bool {
-        self.pending.len() >= MAX_ROWS || self.pending_bytes >= MAX_BYTES
+    /// Whether nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.pending.changes.is_empty()
     }
 
-    pub(super) fn snapshot(&mut self, table: &Arc<SourceTable>, rows: Vec<SourceRow>) {
-        self.pending_bytes += rows.iter().map(row_size).sum::<usize>();
-        self.pending.extend(rows.into_iter().map(|row| RowChange::Snapshot { table: Arc::clone(table), row }));
+    /// Whether enough waits to be flushed.
+    pub(super) fn is_full(&self) -> bool {
+        self.pending.changes.len() >= MAX_ROWS || self.pending.bytes >= MAX_BYTES
+    }
+
+    pub(super) fn snapshot(
+        &mut self,
+        table: &Arc<SourceTable>,
+        rows: Vec<SourceRow>,
+        progress: &mut Progress,
+    ) -> Result<()> {
+        for row in rows {
+            self.pending.bytes += row_size(&row);
+            let row = self.evaluator.evaluate(table, row, progress, &mut self.pending.operations)?;
+            self.pending.changes.push(RowChange::Snapshot(row));
+        }
+        Ok(())
     }
 
     /// `progress` as it is before the transaction of the change.
@@ -110,113 +116,106 @@ impl Applier {
         table: Arc<SourceTable>,
         row: SourceRow,
         old_key: Option<RowKey>,
-        progress: &Progress,
-    ) {
-        self.pending_bytes += row_size(&row);
+        progress: &mut Progress,
+    ) -> Result<()> {
+        self.pending.bytes += row_size(&row);
         let settled = old_key.is_none() || progress.has_passed_reading();
         let position = old_key.is_some().then(|| progress.position().cloned()).flatten();
-        self.pending.push(RowChange::Put { table, row, old_key, settled, position });
+        let row = if row.fields.contains(&Field::Unchanged) {
+            Incoming::Partial { table, row }
+        } else {
+            Incoming::Whole(self.evaluator.evaluate(&table, row, progress, &mut self.pending.operations)?)
+        };
+        self.pending.changes.push(RowChange::Put { row, old_key, settled, position });
+        Ok(())
     }
 
     pub(super) fn remove(&mut self, key: RowKey) {
-        self.pending_bytes += key.key.len();
-        self.pending.push(RowChange::Remove { key });
+        self.pending.bytes += key.key.len();
+        self.pending.changes.push(RowChange::Remove { key });
     }
 
-    /// Appends everything that waits: one lookup of stored rows, one batch.
-    pub(super) async fn flush(
+    /// What comes of everything that waits: one lookup of stored rows, one batch.
+    pub(super) async fn take_batch(
         &mut self,
         store: &dyn BucketStore,
         source: &dyn Source,
         progress: &mut Progress,
-    ) -> Result<()> {
-        if self.pending.is_empty() {
-            return Ok(());
-        }
-        let changes = std::mem::take(&mut self.pending);
-        self.pending_bytes = 0;
-        let mut rows = self.stored_rows(store, &changes).await?;
-        let mut batch = AppendBatch::default();
-        let mut touched: Vec<RowKey> = Vec::with_capacity(changes.len());
+    ) -> Result<AppendBatch> {
+        let Pending { changes, operations, .. } = self.take_pending();
+        let (mut rows, places) = Overlay::load(store, &keys_of(&changes)).await?;
+        let mut places = places.into_iter();
+        let mut place = || places.next().ok_or_else(|| Error::internal("a changed row has no place"));
+        let mut batch = AppendBatch { operations: Vec::with_capacity(operations.len()), ..AppendBatch::default() };
+        let mut operations = operations.into_iter();
         for change in changes {
             match change {
-                RowChange::Snapshot { table, row } => {
-                    if rows.get(&row.key).is_none_or(Option::is_none) {
-                        self.write(&table, row, None, &mut rows, &mut touched, &mut batch, progress)?;
+                RowChange::Snapshot(row) => {
+                    let own = operations.by_ref().take(row.operations);
+                    let place = place()?;
+                    match rows.get(place) {
+                        Some(_) => own.for_each(drop),
+                        None => self.write(row, own, place, None, &mut rows, &mut batch)?,
                     }
                 }
-                RowChange::Put { table, row, old_key, settled, position } => {
+                RowChange::Put { row: Incoming::Whole(row), old_key, .. } => {
+                    let own = operations.by_ref().take(row.operations);
+                    let (place, old) = (place()?, old_key.map(|_| place()).transpose()?);
+                    self.write(row, own, place, old, &mut rows, &mut batch)?;
+                }
+                RowChange::Put { row: Incoming::Partial { table, row }, old_key, settled, position } => {
+                    let (place, old) = (place()?, old_key.as_ref().map(|_| place()).transpose()?);
                     let settled = settled && self.is_older(old_key.as_ref(), position.as_ref());
-                    let row = match self.fill(&table, row, old_key.as_ref(), settled, &rows, progress)? {
+                    let row = match self.fill(&table, row, old.unwrap_or(place), settled, &rows, progress)? {
                         Filled::Row(row) => Some(row),
                         Filled::Missing(key) => self.read_again(source, &table, key, progress).await?,
                     };
                     match row {
                         Some((table, row)) => {
-                            self.write(&table, row, old_key, &mut rows, &mut touched, &mut batch, progress)?;
+                            let mut own = Vec::new();
+                            let row = self.evaluator.evaluate(&table, row, progress, &mut own)?;
+                            self.write(row, own.into_iter(), place, old, &mut rows, &mut batch)?;
                         }
                         // The row has moved or gone meanwhile: that is still ahead in the stream.
-                        None => old_key.into_iter().for_each(|key| leave(key, &mut rows, &mut touched, &mut batch)),
+                        None => old.into_iter().for_each(|old| leave(old, &mut rows, &mut batch)),
                     }
                 }
-                RowChange::Remove { key } => leave(key, &mut rows, &mut touched, &mut batch),
+                RowChange::Remove { .. } => leave(place()?, &mut rows, &mut batch),
             }
         }
         // Every change up to here was applied, so the next one lies behind this position.
         self.reread.retain(|_, until| !progress.has_passed(until));
-        touched.sort_unstable();
-        touched.dedup();
-        batch.rows = touched
-            .into_iter()
-            .map(|key| {
-                let row = rows.remove(&key).flatten();
-                (key, row)
-            })
-            .collect();
-        if batch.is_empty() { Ok(()) } else { store.append(batch).await }
+        batch.rows = rows.into_changed();
+        Ok(batch)
     }
 
-    async fn stored_rows(&self, store: &dyn BucketStore, changes: &[RowChange]) -> Result<Overlay> {
-        let mut keys: Vec<RowKey> = Vec::with_capacity(changes.len());
-        for change in changes {
-            match change {
-                RowChange::Snapshot { row, .. } => keys.push(row.key.clone()),
-                RowChange::Put { row, old_key, .. } => {
-                    keys.push(row.key.clone());
-                    keys.extend(old_key.clone());
-                }
-                RowChange::Remove { key } => keys.push(key.clone()),
-            }
-        }
-        keys.sort_unstable();
-        keys.dedup();
-        let stored = store.current_rows(&keys).await?;
-        if stored.len() != keys.len() {
-            return Err(Error::internal("the bucket store must answer for every row that it was asked for"));
-        }
-        Ok(keys.into_iter().zip(stored).collect())
+    /// Everything that waits; what comes next has as much room at once.
+    fn take_pending(&mut self) -> Pending {
+        let Pending { changes, operations, .. } = &self.pending;
+        let next = Pending {
+            changes: Vec::with_capacity(changes.len()),
+            operations: Vec::with_capacity(operations.len()),
+            bytes: 0,
+        };
+        std::mem::replace(&mut self.pending, next)
     }
 
-    /// Takes what the source did not send from the stored row, never from a default.
+    /// Takes what the source did not send from the stored row at `before`, never from a default.
     fn fill(
         &self,
         table: &Arc<SourceTable>,
         mut row: SourceRow,
-        old_key: Option<&RowKey>,
+        before: Place,
         settled: bool,
         rows: &Overlay,
         progress: &Progress,
     ) -> Result<Filled> {
-        if !row.fields.contains(&Field::Unchanged) {
-            return Ok(Filled::Row((Arc::clone(table), row)));
-        }
-        let before = old_key.unwrap_or(&row.key);
         // A row that was read at a later moment than that of this change may be another one, which took over the key when
         // it became free. Under the same key that would not matter: its own change, which sends all of it, is ahead.
-        if *before != row.key && !settled {
+        if *rows.key(before) != row.key && !settled {
             return Ok(Filled::Missing(row.key));
         }
-        let Some(Some(stored)) = rows.get(before) else { return Ok(Filled::Missing(row.key)) };
+        let Some(stored) = rows.get(before) else { return Ok(Filled::Missing(row.key)) };
         let number = row_image::shape_of(&stored.image)?;
         let shape = progress
             .shape(number)
@@ -249,59 +248,88 @@ impl Applier {
         progress: &mut Progress,
     ) -> Result<Option<(Arc<SourceTable>, SourceRow)>> {
         let mut answer = source.reread(table, std::slice::from_ref(&key)).await?;
-        self.reread.insert(key, answer.no_checkpoint_before.clone());
+        self.reread.insert(key.clone(), answer.no_checkpoint_before.clone());
         progress.hold_until(answer.no_checkpoint_before);
-        let row = answer.rows.pop().flatten();
+        // Under another key it is one that has moved, even if the source takes both for equal.
+        let row = answer.rows.pop().flatten().filter(|(_, row)| row.key == key);
         if row.as_ref().is_some_and(|(_, row)| row.fields.contains(&Field::Unchanged)) {
             return Err(Error::internal("a row that was read again must be whole"));
         }
         Ok(row)
     }
 
-    #[allow(clippy::too_many_arguments, reason = "one step of a fold over its state")]
+    /// Makes a row what is stored, and `own` its operations, unless it is stored as it is.
     fn write(
         &mut self,
-        table: &Arc<SourceTable>,
-        row: SourceRow,
-        old_key: Option<RowKey>,
+        row: NewRow,
+        own: impl Iterator<Item = NewOperation>,
+        place: Place,
+        old: Option<Place>,
         rows: &mut Overlay,
-        touched: &mut Vec<RowKey>,
         batch: &mut AppendBatch,
-        progress: &mut Progress,
     ) -> Result<()> {
-        if let Some(old_key) = old_key.filter(|old| *old != row.key) {
-            leave(old_key, rows, touched, batch);
+        if let Some(old) = old.filter(|old| *old != place) {
+            leave(old, rows, batch);
         }
-        let (evaluator, number) = self.bind(table, &row.fields, progress)?;
-        let values: Vec<Value> = row
-            .fields
-            .iter()
-            .map(|field| match field {
-                Field::Value(value) => value.clone(),
-                Field::Unchanged | Field::Unused => Value::Null,
-            })
-            .collect();
-        let image = row_image::encode(number, &row.fields, &values, &mut self.image_buffer);
-        let before = rows.get(&row.key).and_then(Option::as_ref);
-        if before.is_some_and(|before| before.image == image) {
+        let before = rows.get(place);
+        if before.is_some_and(|before| before.image == row.image) {
+            own.for_each(drop);
             return Ok(());
         }
-        self.evaluation.clear();
-        if image.len() <= MAX_ROW_BYTES {
-            evaluator.evaluate(&values, &mut self.evaluation);
+        if let Some(remarks) = &row.remarks {
+            let is_left_out = remarks.too_large.is_some();
+            self.heed(remarks, &row, batch);
+            if is_left_out {
+                leave(place, rows, batch);
+                return Ok(());
+            }
         }
-        let largest = self.evaluation.rows.iter().map(|row| row.data.len()).fold(image.len(), usize::max);
-        if largest > MAX_ROW_BYTES {
-            let message = format!("it has {largest} bytes, and {MAX_ROW_BYTES} is the most; it leaves all buckets");
-            self.failures.add(table, &row.key, "row too large", &message);
-            leave(row.key, rows, touched, batch);
-            return Ok(());
+        batch.operations.extend(own);
+        if let Some(before) = before {
+            for left in before.memberships.iter().filter(|left| !row.memberships.contains(left)) {
+                batch.operations.push(remove_operation(&row.key, left));
+            }
         }
-        for error in self.evaluation.errors.drain(..) {
+        let NewRow { key, table, image, memberships, lookups, .. } = row;
+        let known = before.map_or([].as_slice(), |before| &before.lookups);
+        let lookups = if known.is_empty() && lookups.is_empty() {
+            Vec::new()
+        } else {
+            // Only entries that differ are written, so that a change of another column makes nobody look anything up again.
+            let of_shape = |before: &&CurrentRow| row_image::shape_of(&before.image).is_ok_and(|old| old == table.shape);
+            let same = match before.filter(of_shape) {
+                Some(before) => self.evaluator.lookups_of(&table, &before.image)?,
+                None => Vec::new(),
+            };
+            self.enter_lookups(&key, lookups, known, &same, batch)?
+        };
+        rows.put(place, CurrentRow { image, memberships, lookups });
+        Ok(())
+    }
+
+    fn enter_lookups(
+        &self,
+        key: &RowKey,
+        evaluated: Vec<EvaluatedLookup>,
+        known: &[LookupKey],
+        same: &[EvaluatedLookup],
+        batch: &mut AppendBatch,
+    ) -> Result<Vec<LookupKey>> {
+        let indexes = self.evaluator.definitions();
+        enter_lookups(&self.evaluator.deployed, indexes, key, evaluated, known, same, batch)
+    }
+
+    /// Counts what failed, and takes the write checkpoints that the row confirms.
+    fn heed(&mut self, remarks: &Remarks, row: &NewRow, batch: &mut AppendBatch) {
+        let table = &row.table.table;
+        if let Some(message) = &remarks.too_large {
+            self.failures.add(table, &row.key, "row too large", message);
+        }
+        for error in &remarks.errors {
             let message = format!("{}; it leaves the buckets of this query", error.message);
             self.failures.add(table, &row.key, error.kind, &message);
         }
-        for event in self.evaluation.events.drain(..) {
+        for event in &remarks.events {
             match event.write_checkpoint() {
                 Ok(Some((client, number))) => {
                     let largest = batch.write_checkpoints.entry(client).or_insert(number);
@@ -311,74 +339,6 @@ impl Applier {
                 Err(error) => self.failures.add(table, &row.key, "bad write checkpoint", error.message()),
             }
         }
-        let memberships = enter(&self.deployed, &row.key, self.evaluation.rows.drain(..), batch)?;
-        if let Some(before) = before {
-            for left in before.memberships.iter().filter(|left| !memberships.contains(left)) {
-                batch.operations.push(remove_operation(&row.key, left));
-            }
-        }
-        let lookups = self.enter_lookups(&evaluator, &row, number, before, batch)?;
-        touched.push(row.key.clone());
-        rows.insert(row.key, Some(CurrentRow { image, memberships, lookups }));
-        Ok(())
-    }
-
-    /// Writes the lookup entries that differ from those of the row before, so that a change of another column makes nobody
-    /// look anything up again.
-    fn enter_lookups(
-        &mut self,
-        evaluator: &TableEvaluator,
-        row: &SourceRow,
-        shape: u32,
-        before: Option<&CurrentRow>,
-        batch: &mut AppendBatch,
-    ) -> Result<Vec<LookupKey>> {
-        let known = before.map_or([].as_slice(), |before| &before.lookups);
-        if known.is_empty() && self.evaluation.lookups.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut evaluated = std::mem::take(&mut self.evaluation.lookups);
-        let mut same = Vec::new();
-        if let Some(before) = before.filter(|before| row_image::shape_of(&before.image).is_ok_and(|old| old == shape)) {
-            let mut used = row_image::decode(&before.image)?.into_iter();
-            let is_used = |field: &Field| *field != Field::Unused;
-            let values =
-                row.fields.iter().map(|field| is_used(field).then(|| used.next()).flatten().unwrap_or(Value::Null));
-            evaluator.evaluate_lookups(&values.collect::<Vec<_>>(), &mut self.evaluation);
-            // What fails now failed then.
-            self.evaluation.errors.clear();
-            same = std::mem::take(&mut self.evaluation.lookups);
-        }
-        let indexes = self.config.definitions().len();
-        let keys = enter_lookups(&self.deployed, indexes, &row.key, &mut evaluated, known, &same, batch)?;
-        // Its buffer is used again.
-        self.evaluation.lookups = evaluated;
-        Ok(keys)
-    }
-
-    fn bind(
-        &mut self,
-        table: &Arc<SourceTable>,
-        fields: &[Field],
-        progress: &mut Progress,
-    ) -> Result<(Arc<TableEvaluator>, u32)> {
-        let known = self.tables.get(&table.id);
-        if known.is_none_or(|bound| !Arc::ptr_eq(&bound.table, table) && bound.table != *table) {
-            let evaluator = Arc::new(self.config.bind(table));
-            self.tables.insert(table.id, BoundTable { table: Arc::clone(table), evaluator, shape: None });
-        }
-        let bound =
-            self.tables.get_mut(&table.id).ok_or_else(|| Error::internal("a table that was just bound is missing"))?;
-        let number = match &bound.shape {
-            Some((shape, number)) if covers(shape, table, fields) => *number,
-            _ => {
-                let shape = Shape::of(table, fields);
-                let number = progress.shape_number(shape.clone());
-                bound.shape = Some((shape, number));
-                number
-            }
-        };
-        Ok((Arc::clone(&bound.evaluator), number))
     }
 }
 
@@ -387,9 +347,23 @@ enum Filled {
     Missing(RowKey),
 }
 
-fn covers(shape: &Shape, table: &SourceTable, fields: &[Field]) -> bool {
-    let used = table.columns.iter().zip(fields).filter(|(_, field)| **field != Field::Unused);
-    shape.columns.iter().eq(used.map(|(column, _)| &column.name))
+/// The keys that changes name, in the order in which they are applied.
+fn keys_of(changes: &[RowChange]) -> Vec<&RowKey> {
+    let mut keys = Vec::with_capacity(changes.len());
+    for change in changes {
+        match change {
+            RowChange::Snapshot(row) => keys.push(&row.key),
+            RowChange::Put { row, old_key, .. } => {
+                keys.push(match row {
+                    Incoming::Whole(row) => &row.key,
+                    Incoming::Partial { row, .. } => &row.key,
+                });
+                keys.extend(old_key);
+            }
+            RowChange::Remove { key } => keys.push(key),
+        }
+    }
+    keys
 }
 
 fn row_size(row: &SourceRow) -> usize {

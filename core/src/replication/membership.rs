@@ -1,6 +1,8 @@
 //! Where a row stands: the buckets and lookup entries that it enters, and those that it leaves.
 
-use super::applier::Overlay;
+use bytestring::ByteString;
+
+use super::overlay::{Overlay, Place};
 use crate::bucket::{BucketId, DefinitionId};
 use crate::bucket_store::{AppendBatch, LookupEntry, Membership};
 use crate::checkpoint::{DeployedConfig, LookupKey};
@@ -15,15 +17,17 @@ fn deployed_id(deployed: &DeployedConfig, place: usize) -> Result<DefinitionId> 
     definition.ok_or_else(|| Error::internal("the deployed config has fewer definitions than the config in use"))
 }
 
-/// Puts the output rows into their buckets; of several with one bucket, table and id the last counts.
+/// Puts the output rows into their buckets; of several with one bucket, table and id the last counts. `table` is the subkey
+/// of rows whose id is their key.
 pub(super) fn enter(
     deployed: &DeployedConfig,
     key: &RowKey,
+    table: &ByteString,
     evaluated: impl ExactSizeIterator<Item = EvaluatedRow>,
-    batch: &mut AppendBatch,
+    operations: &mut Vec<NewOperation>,
 ) -> Result<Vec<Membership>> {
     let mut memberships: Vec<Membership> = Vec::with_capacity(evaluated.len());
-    let first = batch.operations.len();
+    let first = operations.len();
     for output in evaluated {
         let definition = deployed_id(deployed, output.definition)?;
         let membership = Membership {
@@ -35,14 +39,14 @@ pub(super) fn enter(
             membership.bucket.clone(),
             membership.object_type.clone(),
             membership.object_id.clone(),
-            key.subkey(&membership.object_id),
+            key.subkey_or(&membership.object_id, || table.clone()),
             output.data,
         );
         match memberships.iter().position(|known| *known == membership) {
-            Some(at) => batch.operations[first + at] = operation,
+            Some(at) => operations[first + at] = operation,
             None => {
                 memberships.push(membership);
-                batch.operations.push(operation);
+                operations.push(operation);
             }
         }
     }
@@ -55,13 +59,13 @@ pub(super) fn enter_lookups(
     deployed: &DeployedConfig,
     indexes: usize,
     key: &RowKey,
-    evaluated: &mut Vec<EvaluatedLookup>,
+    evaluated: Vec<EvaluatedLookup>,
     before: &[LookupKey],
     same: &[EvaluatedLookup],
     batch: &mut AppendBatch,
 ) -> Result<Vec<LookupKey>> {
     let mut keys: Vec<LookupKey> = Vec::with_capacity(evaluated.len());
-    for entry in evaluated.drain(..) {
+    for entry in evaluated {
         let index = deployed_id(deployed, indexes + entry.index)?;
         let lookup = LookupKey { index, values: entry.values.clone() };
         if !(before.contains(&lookup) && same.contains(&entry)) {
@@ -78,11 +82,11 @@ fn leave_lookups<'a>(key: &RowKey, left: impl Iterator<Item = &'a LookupKey>, ba
 }
 
 /// The row leaves every bucket and every lookup index.
-pub(super) fn leave(key: RowKey, rows: &mut Overlay, touched: &mut Vec<RowKey>, batch: &mut AppendBatch) {
-    if let Some(before) = rows.get_mut(&key).and_then(Option::take) {
-        batch.operations.extend(before.memberships.iter().map(|left| remove_operation(&key, left)));
-        leave_lookups(&key, before.lookups.iter(), batch);
-        touched.push(key);
+pub(super) fn leave(place: Place, rows: &mut Overlay, batch: &mut AppendBatch) {
+    if let Some(before) = rows.take(place) {
+        let key = rows.key(place);
+        batch.operations.extend(before.memberships.iter().map(|left| remove_operation(key, left)));
+        leave_lookups(key, before.lookups.iter(), batch);
     }
 }
 

@@ -3,10 +3,13 @@
 mod applier;
 mod failed_rows;
 mod membership;
+mod overlay;
 mod progress;
 mod replicator;
+mod row_evaluator;
 mod row_image;
 mod status;
+mod store_call;
 #[cfg(test)]
 mod tests;
 mod upkeep;

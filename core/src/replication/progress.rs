@@ -272,7 +272,7 @@ impl Progress {
         (self.position_changed && !self.in_transaction && !self.in_unit).then(|| self.last_commit + IDLE_COMMIT)
     }
 
-    /// What the commit carries. Call [`committed`](Self::committed) once it is durable.
+    /// What the commit carries. Call [`committing`](Self::committing) as soon as it is on its way.
     pub(super) fn due_commit(&self) -> Result<DueCommit> {
         let replicator_state = if self.stored_changed { Some(self.stored.encode()?) } else { None };
         Ok(DueCommit {
@@ -285,8 +285,9 @@ impl Progress {
         })
     }
 
-    /// The commit is durable; the source may forget what lies at or before the returned position.
-    pub(super) fn committed(&mut self, now: Time, published: bool) -> Option<&SourcePosition> {
+    /// The commit is on its way: whatever comes from here on belongs to the next one. If it fails, this progress is void, and
+    /// [`resume`](Self::resume) knows where to go on. Returns the position that the source may forget once it is durable.
+    pub(super) fn committing(&mut self, now: Time, published: bool) -> Option<&SourcePosition> {
         self.stored_changed = false;
         self.source_state = None;
         self.markers.clear();
@@ -320,19 +321,19 @@ mod tests {
         progress.snapshot_unit(state());
         assert!(progress.commit_due(Time(0)));
         assert!(!progress.due_commit().expect("a commit").publish);
-        progress.committed(Time(0), false);
+        progress.committing(Time(0), false);
         progress.snapshot_done(at(5), state());
         assert!(!progress.due_commit().expect("a commit").publish);
-        progress.committed(Time(0), false);
+        progress.committing(Time(0), false);
         progress.transaction_change();
         assert!(!progress.commit_due(Time(0)), "never inside a transaction");
         progress.transaction_end(at(4), None);
         assert!(!progress.due_commit().expect("a commit").publish, "position 4 lies before 5");
-        progress.committed(Time(0), false);
+        progress.committing(Time(0), false);
         progress.idle(at(5), false);
         assert!(progress.commit_due(Time(0)), "an idle position unblocks what waits");
         assert!(progress.due_commit().expect("a commit").publish);
-        assert_eq!(progress.committed(Time(0), true), Some(&at(5)));
+        assert_eq!(progress.committing(Time(0), true), Some(&at(5)));
         progress.idle(at(6), false);
         assert!(!progress.commit_due(Time(9_999)));
         assert!(progress.commit_due(Time(10_000)));
@@ -343,7 +344,7 @@ mod tests {
         let mut progress = fresh();
         progress.idle(at(1), true);
         assert!(progress.commit_due(Time(0)));
-        progress.committed(Time(0), false);
+        progress.committing(Time(0), false);
         progress.idle(at(1), true);
         assert!(!progress.commit_due(Time(0)), "it is stored already");
         progress.idle(at(2), false);
@@ -369,7 +370,7 @@ mod tests {
         progress.snapshot_done(at(1), state());
         progress.idle(at(2), false);
         assert!(progress.due_commit().expect("a commit").publish);
-        progress.committed(Time(0), true);
+        progress.committing(Time(0), true);
         // A table is read again: it was reset, and a part of it became durable.
         progress.snapshot_rows();
         assert!(!progress.commit_due(Time(99_999)), "rows become durable only with the state that tells of them");

@@ -10,8 +10,9 @@ use futures::stream::{BoxStream, StreamExt};
 use super::applier::Applier;
 use super::progress::Progress;
 use super::status::{ReplicationPhase, ReplicationStatus};
+use super::store_call::{SentCommit, StoreCall};
 use super::upkeep::Upkeep;
-use crate::bucket_store::{BucketStore, Commit, Deploy, Resume};
+use crate::bucket_store::{AppendBatch, BucketStore, Commit, Deploy, Resume};
 use crate::checkpoint::DeployedConfig;
 use crate::clock::{Clock, SystemClock};
 use crate::config::SyncConfig;
@@ -166,7 +167,7 @@ impl Inner {
         };
         let events = self.source.events(start).await?;
         let applier = Applier::new(self.config.clone(), deployed);
-        let mut run = Run { inner: self, progress, applier, batched_since: None, status_rows: 0 };
+        let mut run = Run { inner: self, progress, applier, call: None, batched_since: None, status_rows: 0 };
         let markers = self.send_markers();
         let stream = run.follow(events);
         futures::pin_mut!(markers, stream);
@@ -224,6 +225,8 @@ struct Run<'a> {
     inner: &'a Inner,
     progress: Progress,
     applier: Applier,
+    /// What the store is at work on. The next batch is received and evaluated meanwhile.
+    call: Option<StoreCall<'a>>,
     /// Since when changes wait for a commit that they share with later ones.
     batched_since: Option<Time>,
     /// Rows since the last commit.
@@ -236,11 +239,18 @@ impl Run<'_> {
         loop {
             let next = match ready.take() {
                 Some(next) => next,
-                None => self.next_batch(&mut events).await?,
+                None => {
+                    self.settle().await?;
+                    self.next_batch(&mut events).await?
+                }
             };
-            let Some(batch) = next else { return Ok(()) };
-            for event in batch? {
+            let Some(Ok(batch)) = next else {
+                self.settle().await?;
+                return next.transpose().map(drop);
+            };
+            for event in batch {
                 if let SourceEvent::HistoryLost { reason } = event {
+                    self.settle().await?;
                     tracing::error!(reason, "the history of the source is lost; everything is read again");
                     self.inner.store.reset().await?;
                     return Err(Error::unavailable(format!("the history of the source is lost: {reason}")));
@@ -283,6 +293,7 @@ impl Run<'_> {
                 Either::Right(_) => {
                     if self.progress.commit_due(self.inner.clock.now()) {
                         self.commit().await?;
+                        self.settle().await?;
                     }
                 }
             }
@@ -308,7 +319,7 @@ impl Run<'_> {
             }
             SourceEvent::SnapshotRows { table, rows } => {
                 self.status_rows += rows.len() as u64;
-                self.applier.snapshot(&table, rows);
+                self.applier.snapshot(&table, rows, &mut self.progress)?;
                 self.progress.snapshot_rows();
             }
             SourceEvent::SnapshotProgress { state, progress } => {
@@ -322,6 +333,7 @@ impl Run<'_> {
             SourceEvent::SnapshotDone { no_checkpoint_before, state } => {
                 self.progress.snapshot_done(no_checkpoint_before, state);
                 self.commit().await?;
+                self.settle().await?;
                 self.inner.status(|status| {
                     status.phase = ReplicationPhase::Streaming;
                     status.snapshot = None;
@@ -329,7 +341,7 @@ impl Run<'_> {
             }
             SourceEvent::Put { table, row, old_key } => {
                 self.status_rows += 1;
-                self.applier.put(table, row, old_key, &self.progress);
+                self.applier.put(table, row, old_key, &mut self.progress)?;
                 self.progress.transaction_change();
             }
             SourceEvent::Remove { key, .. } => {
@@ -358,17 +370,32 @@ impl Run<'_> {
 
     async fn truncate(&mut self, tables: Vec<crate::table::TableId>) -> Result<()> {
         self.flush().await?;
-        let batch = crate::bucket_store::AppendBatch { truncate: tables, ..Default::default() };
-        self.inner.store.append(batch).await
+        let batch = AppendBatch { truncate: tables, ..Default::default() };
+        self.append(batch).await
     }
 
+    /// Hands on what was evaluated. The store is at work on it when this returns.
     async fn flush(&mut self) -> Result<()> {
-        self.applier.flush(&*self.inner.store, &*self.inner.source, &mut self.progress).await
+        if self.applier.is_empty() {
+            return Ok(());
+        }
+        self.settle().await?;
+        let batch = self.applier.take_batch(&*self.inner.store, &*self.inner.source, &mut self.progress).await?;
+        if batch.is_empty() { Ok(()) } else { self.append(batch).await }
     }
 
-    /// One durable step; only then may the source forget.
+    async fn append(&mut self, batch: AppendBatch) -> Result<()> {
+        self.settle().await?;
+        let store = &self.inner.store;
+        let append = async move { store.append(batch).await.map(|()| None) };
+        self.call = Some(StoreCall::begin(append.boxed(), None));
+        Ok(())
+    }
+
+    /// Begins one durable step.
     async fn commit(&mut self) -> Result<()> {
         self.flush().await?;
+        self.settle().await?;
         let due = self.progress.due_commit()?;
         let publish = due.publish;
         let commit = Commit {
@@ -379,26 +406,38 @@ impl Run<'_> {
             markers: due.markers,
             publish,
         };
-        let checkpoint = self.inner.store.commit(commit).await?;
         self.batched_since = None;
-        let position = self.progress.committed(self.inner.clock.now(), publish).cloned();
-        if let Some(position) = &position {
+        let sent = SentCommit {
+            position: self.progress.committing(self.inner.clock.now(), publish).cloned(),
+            rows: std::mem::take(&mut self.status_rows),
+            failed: self.applier.take_failures(),
+            blocker: self.progress.blocker(),
+        };
+        let store = &self.inner.store;
+        let commit = async move { store.commit(commit).await };
+        self.call = Some(StoreCall::begin(commit.boxed(), sent));
+        Ok(())
+    }
+
+    /// Waits for the end of what the store is at work on. Only once a commit is durable may the source forget.
+    async fn settle(&mut self) -> Result<()> {
+        let Some(call) = self.call.take() else { return Ok(()) };
+        let (checkpoint, sent) = call.end().await?;
+        let Some(sent) = sent else { return Ok(()) };
+        if let Some(position) = &sent.position {
             self.inner.source.acknowledge(position);
         }
-        let rows = std::mem::take(&mut self.status_rows);
-        let blocker = self.progress.blocker();
-        let failed = self.applier.take_failures();
         self.inner.status(|status| {
             status.commits += 1;
-            status.rows += rows;
-            status.failed_rows += failed;
+            status.rows += sent.rows;
+            status.failed_rows += sent.failed;
             status.error = None;
-            status.blocked_by = blocker;
+            status.blocked_by = sent.blocker;
             if status.phase == ReplicationPhase::Connecting {
                 status.phase = ReplicationPhase::Streaming;
             }
-            if position.is_some() {
-                status.position = position;
+            if sent.position.is_some() {
+                status.position = sent.position;
             }
         });
         if let Some(checkpoint) = checkpoint {
