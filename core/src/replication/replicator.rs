@@ -27,6 +27,9 @@ const LAST_RETRY: Duration = Duration::from_millis(1_000);
 /// Changes wait for a shared commit at most this long while more keep coming, and until so many of them wait.
 const COMMIT_DELAY: Duration = Duration::from_millis(50);
 const COMMIT_ROWS: u64 = 20_000;
+/// A backlog is waited for up to so many times longer from commit to commit: who lags seconds behind gains more by
+/// arriving sooner than by being shown the way. Pages that many changes touch are then written once for all of them.
+const LONGEST_SHARE: u32 = 8;
 const COMPACT_EVERY: Duration = Duration::from_secs(600);
 
 /// Brings the changes of a [`Source`] through a [`SyncConfig`] into a [`BucketStore`].
@@ -167,7 +170,7 @@ impl Inner {
         };
         let events = self.source.events(start).await?;
         let applier = Applier::new(self.config.clone(), deployed);
-        let mut run = Run { inner: self, progress, applier, call: None, batched_since: None, status_rows: 0 };
+        let mut run = Run { inner: self, progress, applier, call: None, batched_since: None, status_rows: 0, share: 1 };
         let markers = self.send_markers();
         let stream = run.follow(events);
         futures::pin_mut!(markers, stream);
@@ -231,6 +234,8 @@ struct Run<'a> {
     batched_since: Option<Time>,
     /// Rows since the last commit.
     status_rows: u64,
+    /// How many times longer than at first changes wait for others; more with every commit in the midst of a backlog.
+    share: u32,
 }
 
 impl Run<'_> {
@@ -260,11 +265,16 @@ impl Run<'_> {
                 // A batch may end anywhere, and under a backlog always inside a transaction.
                 if boundary && self.waited_enough() {
                     self.commit().await?;
+                    self.share = (self.share * 2).min(LONGEST_SHARE);
                 }
             }
             // Transactions that have arrived already share one commit; a lone one waits for nobody.
             ready = events.next().now_or_never();
-            if self.waited_enough() || (ready.is_none() && self.progress.commit_due(self.inner.clock.now())) {
+            if ready.is_none() {
+                self.share = 1;
+            }
+            let due = ready.is_none() && self.progress.commit_due(self.inner.clock.now());
+            if due || self.waited_enough() {
                 self.commit().await?;
             }
         }
@@ -277,7 +287,7 @@ impl Run<'_> {
             return false;
         }
         let since = *self.batched_since.get_or_insert(now);
-        now.since(since) >= COMMIT_DELAY || self.status_rows >= COMMIT_ROWS
+        now.since(since) >= COMMIT_DELAY * self.share || self.status_rows >= COMMIT_ROWS * u64::from(self.share)
     }
 
     /// The next batch, storing an idle position when it is time for that.

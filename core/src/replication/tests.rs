@@ -164,7 +164,7 @@ impl Bench {
     /// The last column of a stored row.
     fn big(&self, id: &str) -> Option<Value> {
         let rows = block_on(self.store.current_rows(&[key(id)])).expect("a store");
-        rows[0].as_ref().and_then(|row| row_image::decode(&row.image).expect("sound").pop())
+        rows[0].as_ref().and_then(|row| row_image::decode(&row.image, &key(id).key).expect("sound").pop())
     }
 }
 
@@ -228,7 +228,7 @@ fn a_backlog_is_committed_on_the_way_wherever_its_batches_end() {
     backlog(60, 1_000).into_iter().for_each(|batch| bench.script.send(batch));
     bench.pool.run_until_stalled();
     let commits = bench.replicator.status().commits - before;
-    assert!((3..=6).contains(&commits), "{commits} commits for 60 transactions");
+    assert!((2..=4).contains(&commits), "{commits} commits for 60 transactions");
     let acknowledged = bench.script.0.acknowledged.lock().expect("no test panicked").clone();
     assert!(acknowledged.contains(&at(29)) && acknowledged.last() == Some(&at(69)), "{acknowledged:?}");
 }
@@ -249,7 +249,7 @@ fn small_transactions_share_a_commit_until_it_is_time_and_a_lone_one_waits_for_n
     backlog(3_000, 1).into_iter().for_each(|batch| bench.script.send(batch));
     bench.pool.run_until_stalled();
     let commits = bench.replicator.status().commits - before;
-    assert!((30..=150).contains(&commits), "{commits} commits in 3 s or a little more");
+    assert!((8..=40).contains(&commits), "{commits} commits in 3 s or a little more");
 }
 
 #[test]
