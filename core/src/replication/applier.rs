@@ -220,7 +220,7 @@ impl Applier {
         let shape = progress
             .shape(number)
             .ok_or_else(|| Error::data("a stored row names a shape that replication does not know"))?;
-        let values = row_image::decode(&stored.image)?;
+        let values = row_image::decode(&stored.image, &rows.key(before).key)?;
         for (column, field) in table.columns.iter().zip(&mut row.fields) {
             if *field != Field::Unchanged {
                 continue;
@@ -298,7 +298,7 @@ impl Applier {
             // Only entries that differ are written, so that a change of another column makes nobody look anything up again.
             let of_shape = |before: &&CurrentRow| row_image::shape_of(&before.image).is_ok_and(|old| old == table.shape);
             let same = match before.filter(of_shape) {
-                Some(before) => self.evaluator.lookups_of(&table, &before.image)?,
+                Some(before) => self.evaluator.lookups_of(&table, &before.image, &key)?,
                 None => Vec::new(),
             };
             self.enter_lookups(&key, lookups, known, &same, batch)?

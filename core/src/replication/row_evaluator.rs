@@ -87,7 +87,7 @@ impl RowEvaluator {
     ) -> Result<NewRow> {
         let SourceRow { key, fields } = row;
         let table = self.bind(table, &fields, progress)?;
-        let image = row_image::encode(table.shape, &fields, &mut self.images);
+        let image = row_image::encode(table.shape, &key.key, &fields, &mut self.images);
         // The fields are not used any more, so that no value is copied.
         let values: Vec<Value> = fields
             .into_iter()
@@ -120,8 +120,13 @@ impl RowEvaluator {
     }
 
     /// The lookup entries that the values of a stored row yield, which has the shape of this table.
-    pub(super) fn lookups_of(&mut self, table: &BoundTable, image: &Bytes) -> Result<Vec<EvaluatedLookup>> {
-        let mut stored = row_image::decode(image)?.into_iter();
+    pub(super) fn lookups_of(
+        &mut self,
+        table: &BoundTable,
+        image: &Bytes,
+        key: &RowKey,
+    ) -> Result<Vec<EvaluatedLookup>> {
+        let mut stored = row_image::decode(image, &key.key)?.into_iter();
         let values = table.used.iter().map(|used| if *used { stored.next() } else { None }.unwrap_or(Value::Null));
         self.evaluation.clear();
         table.evaluator.evaluate_lookups(&values.collect::<Vec<_>>(), &mut self.evaluation);

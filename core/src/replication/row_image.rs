@@ -33,9 +33,9 @@ impl Shape {
 /// Bytes that are reserved at a time for images.
 const BLOCK: usize = 64 << 10;
 
-/// Writes the image of a row whose values are all known. Unused columns are left out. Images are cut from `block`, which
-/// grows as it is used up.
-pub(super) fn encode(shape: u32, fields: &[Field], block: &mut BytesMut) -> Bytes {
+/// Writes the image of a row whose values are all known. Unused columns are left out, and so is a text that the key is: most
+/// rows have one. Images are cut from `block`, which grows as it is used up.
+pub(super) fn encode(shape: u32, key: &Bytes, fields: &[Field], block: &mut BytesMut) -> Bytes {
     let size = 4 + fields.iter().map(encoded_size).sum::<usize>();
     if block.capacity() < size {
         block.reserve(size.max(BLOCK));
@@ -53,6 +53,7 @@ pub(super) fn encode(shape: u32, fields: &[Field], block: &mut BytesMut) -> Byte
                 block.put_u8(2);
                 block.put_u64_le(real.to_bits());
             }
+            Field::Value(Value::Text(text)) if text.as_bytes() == key => block.put_u8(5),
             Field::Value(Value::Text(text)) => {
                 block.put_u8(3);
                 put_bytes(block, text.as_bytes());
@@ -85,8 +86,8 @@ pub(super) fn shape_of(image: &Bytes) -> Result<u32> {
     Ok(u32::from_le_bytes(bytes))
 }
 
-/// The values of an image, in the order of its shape. Text and blobs are slices of the image.
-pub(super) fn decode(image: &Bytes) -> Result<Vec<Value>> {
+/// The values of the image of the row with this key, in the order of its shape. Text and blobs are slices of the two.
+pub(super) fn decode(image: &Bytes, key: &Bytes) -> Result<Vec<Value>> {
     let mut rest = image.slice(image.len().min(4)..);
     let mut values = Vec::new();
     while !rest.is_empty() {
@@ -97,6 +98,7 @@ pub(super) fn decode(image: &Bytes) -> Result<Vec<Value>> {
             2 => Value::Real(f64::from_bits(u64::from_le_bytes(eight(&mut rest)?))),
             3 => Value::Text(ByteString::try_from(take_bytes(&mut rest)?).map_err(|_| damaged())?),
             4 => Value::Blob(take_bytes(&mut rest)?),
+            5 => Value::Text(ByteString::try_from(key.clone()).map_err(|_| damaged())?),
             _ => return Err(damaged()),
         });
     }
@@ -140,16 +142,20 @@ mod tests {
 
     proptest! {
         #[test]
-        fn images_read_back(values in prop::collection::vec(value(), 0..12), shape: u32) {
+        fn images_read_back(values in prop::collection::vec(value(), 0..12), shape: u32, of_key in 0usize..12) {
+            let key = match values.get(of_key) {
+                Some(Value::Text(text)) => text.as_bytes().clone(),
+                _ => Bytes::from_static(b"\xFF"),
+            };
             let fields: Vec<Field> = values.iter().cloned().map(Field::Value).collect();
-            let image = encode(shape, &fields, &mut BytesMut::new());
+            let image = encode(shape, &key, &fields, &mut BytesMut::new());
             prop_assert_eq!(shape_of(&image).expect("a header"), shape);
-            prop_assert_eq!(decode(&image).expect("sound"), values);
+            prop_assert_eq!(decode(&image, &key).expect("sound"), values);
         }
 
         #[test]
         fn damaged_images_are_errors(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
-            let _ = decode(&Bytes::from(bytes));
+            let _ = decode(&Bytes::from(bytes), &Bytes::from_static(b"\xFF"));
         }
     }
 }

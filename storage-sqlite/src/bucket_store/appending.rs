@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use rusqlite::{OptionalExtension, params};
+use bytes::Bytes;
+use rusqlite::params;
 use syncline_core::{
-    AppendBatch, BucketId, ChangeCollector, ChunkBuilder, ClientKey, CurrentRow, Error, LookupEntry, NewOperation,
+    AppendBatch, ChangeCollector, ChunkBuilder, ClientKey, CurrentRow, Error, LookupEntry, NewOperation,
     OpId, Result, RowKey, TableId, WriteCheckpoint,
 };
 
@@ -67,17 +68,8 @@ impl Writer {
         for table in batch.truncate {
             self.truncate(staged, table)?;
         }
-        // Operations of one bucket often follow each other.
-        let mut last: Option<(BucketId, i64)> = None;
         for operation in &batch.operations {
-            let number = match &last {
-                Some((bucket, number)) if *bucket == operation.bucket => *number,
-                _ => {
-                    let number = self.cache.number(&self.connection, &operation.bucket)?;
-                    last = Some((operation.bucket.clone(), number));
-                    number
-                }
-            };
+            let number = self.cache.number(&self.connection, &operation.bucket)?;
             self.stage_operation(staged, number, operation)?;
         }
         self.write_rows(&batch.rows)?;
@@ -164,7 +156,7 @@ impl Writer {
             let table = table_number(key.table);
             match row {
                 Some(row) => {
-                    row_codec::encode(row, &self.connection, &mut self.cache, &mut buffer)?;
+                    row_codec::encode(&key.key, row, &self.connection, &mut self.cache, &mut buffer)?;
                     write.execute(params![table, &key.key[..], buffer]).map_err(&failed)?;
                 }
                 None => {
@@ -273,9 +265,10 @@ impl Writer {
         let mut rows = Vec::new();
         while let Some(row) = found.next().map_err(&failed)? {
             let key: Vec<u8> = row.get(0).map_err(&failed)?;
+            let key = Bytes::from(key);
             let content = row.get_ref(1).and_then(|content| Ok(content.as_blob()?)).map_err(&failed)?;
-            let decoded = row_codec::decode(content, &self.connection, &mut self.cache)?;
-            rows.push((RowKey { table, key: key.into() }, decoded));
+            let decoded = row_codec::decode(&key, content, &self.connection, &mut self.cache)?;
+            rows.push((RowKey { table, key }, decoded));
         }
         Ok(rows)
     }
@@ -288,12 +281,14 @@ impl Writer {
             .map_err(&failed)?;
         let mut rows = Vec::with_capacity(keys.len());
         for key in keys {
-            let content: Option<Vec<u8>> = statement
-                .query_row(params![table_number(key.table), &key.key[..]], |row| row.get(0))
-                .optional()
-                .map_err(&failed)?;
-            let decode = |content: Vec<u8>| row_codec::decode(&content, &self.connection, &mut self.cache);
-            rows.push(content.map(decode).transpose()?);
+            let mut found = statement.query(params![table_number(key.table), &key.key[..]]).map_err(&failed)?;
+            rows.push(match found.next().map_err(&failed)? {
+                None => None,
+                Some(row) => {
+                    let content = row.get_ref(0).and_then(|content| Ok(content.as_blob()?)).map_err(&failed)?;
+                    Some(row_codec::decode(&key.key, content, &self.connection, &mut self.cache)?)
+                }
+            });
         }
         Ok(rows)
     }

@@ -21,6 +21,8 @@ pub(super) struct Totals {
 #[derive(Debug, Default)]
 pub(super) struct BucketCache {
     numbers: HashMap<BucketId, i64>,
+    /// The one that was asked for last: operations and rows of one bucket often follow each other.
+    last: Option<(BucketId, i64)>,
     buckets: HashMap<i64, BucketId>,
     totals: HashMap<i64, Totals>,
 }
@@ -32,6 +34,17 @@ impl BucketCache {
 
     /// The number of a bucket, which is made if it is new.
     pub(super) fn number(&mut self, connection: &Connection, bucket: &BucketId) -> Result<i64> {
+        if let Some((last, number)) = &self.last
+            && last == bucket
+        {
+            return Ok(*number);
+        }
+        let number = self.number_of(connection, bucket)?;
+        self.last = Some((bucket.clone(), number));
+        Ok(number)
+    }
+
+    fn number_of(&mut self, connection: &Connection, bucket: &BucketId) -> Result<i64> {
         if let Some(number) = self.numbers.get(bucket) {
             return Ok(*number);
         }

@@ -8,6 +8,8 @@ use syncline_core::{CurrentRow, Error, LookupKey, Membership, Result};
 
 use super::bucket_cache::BucketCache;
 
+/// A membership names the table and the id that clients see. The number of its bucket is negative if the id is the key of
+/// the row, as it is of most: then it is not written again.
 #[derive(Serialize)]
 struct RowToWrite<'a> {
     image: &'a Bytes,
@@ -23,8 +25,9 @@ struct StoredRow {
     lookups: Vec<LookupKey>,
 }
 
-/// Encodes into `buffer`, which is reused from row to row.
+/// Encodes the row of a key into `buffer`, which is reused from row to row.
 pub(super) fn encode(
+    key: &[u8],
     row: &CurrentRow,
     connection: &Connection,
     cache: &mut BucketCache,
@@ -33,7 +36,11 @@ pub(super) fn encode(
     let mut memberships = Vec::with_capacity(row.memberships.len());
     for membership in &row.memberships {
         let number = cache.number(connection, &membership.bucket)?;
-        memberships.push((number, &*membership.object_type, &*membership.object_id));
+        let object_id = &*membership.object_id;
+        memberships.push(match object_id.as_bytes() == key {
+            true => (-number, &*membership.object_type, ""),
+            false => (number, &*membership.object_type, object_id),
+        });
     }
     let row = RowToWrite { image: &row.image, memberships, lookups: &row.lookups };
     buffer.clear();
@@ -42,12 +49,23 @@ pub(super) fn encode(
     Ok(())
 }
 
-pub(super) fn decode(bytes: &[u8], connection: &Connection, cache: &mut BucketCache) -> Result<CurrentRow> {
+pub(super) fn decode(
+    key: &Bytes,
+    bytes: &[u8],
+    connection: &Connection,
+    cache: &mut BucketCache,
+) -> Result<CurrentRow> {
     let row: StoredRow =
         postcard::from_bytes(bytes).map_err(|error| Error::data("a stored row is damaged").caused_by(error))?;
     let mut memberships = Vec::with_capacity(row.memberships.len());
     for (number, object_type, object_id) in row.memberships {
-        memberships.push(Membership { bucket: cache.bucket(connection, number)?, object_type, object_id });
+        let object_id = match number {
+            ..0 => ByteString::try_from(key.clone())
+                .map_err(|error| Error::data("a stored row is damaged").caused_by(error))?,
+            _ => object_id,
+        };
+        let bucket = cache.bucket(connection, number.saturating_abs())?;
+        memberships.push(Membership { bucket, object_type, object_id });
     }
     Ok(CurrentRow { image: row.image, memberships, lookups: row.lookups })
 }
