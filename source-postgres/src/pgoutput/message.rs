@@ -101,7 +101,7 @@ impl Tuple {
         want: impl Fn(usize) -> bool,
         mut take: impl FnMut(usize, Column) -> Result<(), DecodeError>,
     ) -> Result<(), DecodeError> {
-        let mut reader = Reader::new(self.bytes.clone());
+        let mut reader = Reader::new(&self.bytes);
         for index in 0..usize::from(self.count) {
             match reader.u8("column")? {
                 b'n' => take(index, Column::Null)?,
@@ -117,7 +117,7 @@ impl Tuple {
 
 /// Decodes one message.
 pub(crate) fn decode(bytes: Bytes) -> Result<Message, DecodeError> {
-    let mut reader = Reader::new(bytes);
+    let mut reader = Reader::new(&bytes);
     let message = match reader.u8("tag")? {
         b'B' => {
             let commit_lsn = Lsn(reader.u64("LSN")?);
@@ -184,21 +184,21 @@ pub(crate) fn decode(bytes: Bytes) -> Result<Message, DecodeError> {
     Ok(message)
 }
 
-fn expect(reader: &mut Reader, kind: u8) -> Result<(), DecodeError> {
+fn expect(reader: &mut Reader<'_>, kind: u8) -> Result<(), DecodeError> {
     match reader.u8("kind of row")? {
         found if found == kind => Ok(()),
         found => Err(DecodeError::Unknown("kind of row", found)),
     }
 }
 
-fn old_row(reader: &mut Reader, kind: u8) -> Result<OldRow, DecodeError> {
+fn old_row(reader: &mut Reader<'_>, kind: u8) -> Result<OldRow, DecodeError> {
     match kind {
         b'K' | b'O' => Ok(OldRow { full: kind == b'O', tuple: tuple(reader)? }),
         other => Err(DecodeError::Unknown("kind of row", other)),
     }
 }
 
-fn tuple(reader: &mut Reader) -> Result<Tuple, DecodeError> {
+fn tuple(reader: &mut Reader<'_>) -> Result<Tuple, DecodeError> {
     let count = reader.u16("columns")?;
     let start = reader.position();
     for _ in 0..count {
@@ -211,7 +211,7 @@ fn tuple(reader: &mut Reader) -> Result<Tuple, DecodeError> {
     Ok(Tuple { bytes: reader.since(start), count })
 }
 
-fn relation(reader: &mut Reader) -> Result<Relation, DecodeError> {
+fn relation(reader: &mut Reader<'_>) -> Result<Relation, DecodeError> {
     let oid = reader.u32("relation")?;
     let mut schema = reader.string("schema of a relation")?;
     if schema.is_empty() {

@@ -19,13 +19,13 @@ pub(crate) enum DecodeError {
 
 /// A position in a message. Slices share the message's buffer.
 #[derive(Debug, Clone)]
-pub(super) struct Reader {
-    bytes: Bytes,
+pub(super) struct Reader<'a> {
+    bytes: &'a Bytes,
     at: usize,
 }
 
-impl Reader {
-    pub(super) fn new(bytes: Bytes) -> Self {
+impl<'a> Reader<'a> {
+    pub(super) fn new(bytes: &'a Bytes) -> Self {
         Self { bytes, at: 0 }
     }
 

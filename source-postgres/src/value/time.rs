@@ -59,8 +59,8 @@ pub(super) fn timestamp(text: &str, form: TimeForm) -> Stamp {
         _ => {}
     }
     let Some((date, clock)) = text.split_once(' ') else { return Stamp::Unknown };
-    match (calendar(date), clock_text(clock, form)) {
-        (Some(_), Some(clock)) => Stamp::Text(format!("{date}{}{clock}", form.separator)),
+    match (calendar(date), joined(date, clock, form)) {
+        (Some(_), Some(text)) => Stamp::Text(text),
         _ => Stamp::Unknown,
     }
 }
@@ -76,15 +76,14 @@ pub(super) fn timestamptz(text: &str, form: TimeForm) -> Stamp {
     let Some((date, rest)) = text.split_once(' ') else { return Stamp::Unknown };
     let Some(sign) = rest.find(['+', '-']) else { return Stamp::Unknown };
     let (clock, zone) = rest.split_at(sign);
-    let (Some(day), Some(padded), Some(offset)) = (calendar(date), clock_text(clock, form), offset_seconds(zone))
-    else {
-        return Stamp::Unknown;
-    };
+    let (Some(day), Some(offset)) = (calendar(date), offset_seconds(zone)) else { return Stamp::Unknown };
     if offset == 0 {
         // With the pinned time zone this is the only case.
-        let separator = form.separator;
-        return if date.len() == 10 { Stamp::Text(format!("{date}{separator}{padded}Z")) } else { Stamp::Null };
+        let Some(mut text) = joined(date, clock, form) else { return Stamp::Unknown };
+        text.push('Z');
+        return if date.len() == 10 { Stamp::Text(text) } else { Stamp::Null };
     }
+    let Some(padded) = clock_text(clock, form) else { return Stamp::Unknown };
     let Some(seconds) = clock_seconds(clock) else { return Stamp::Unknown };
     let fraction = padded.get(8..).unwrap_or_default();
     let total = day * 86_400 + seconds - offset;
@@ -98,16 +97,38 @@ pub(super) fn timestamptz(text: &str, form: TimeForm) -> Stamp {
     Stamp::Text(format!("{year:04}-{month:02}-{day:02}{separator}{hour:02}:{minute:02}:{second:02}{fraction}Z"))
 }
 
+/// A date and a clock as one text, with room for a zone.
+fn joined(date: &str, clock: &str, form: TimeForm) -> Option<String> {
+    let mut text = String::with_capacity(32);
+    text.push_str(date);
+    text.push(form.separator);
+    write_clock(&mut text, clock, form)?;
+    Some(text)
+}
+
 /// `06:07:08.5` becomes `06:07:08.500000`.
 pub(super) fn clock_text(text: &str, form: TimeForm) -> Option<String> {
+    let mut out = String::with_capacity(16);
+    write_clock(&mut out, text, form)?;
+    Some(out)
+}
+
+/// Appends what [`clock_text`] makes of a text.
+fn write_clock(out: &mut String, text: &str, form: TimeForm) -> Option<()> {
     clock_seconds(text)?;
-    let Some(digits) = form.digits else { return Some(text.to_owned()) };
+    let Some(digits) = form.digits else {
+        out.push_str(text);
+        return Some(());
+    };
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    if digits == 0 {
-        return Some(whole.to_owned());
+    out.push_str(whole);
+    if digits > 0 {
+        let kept = fraction.get(..fraction.len().min(digits))?;
+        out.push('.');
+        out.push_str(kept);
+        (kept.len()..digits).for_each(|_| out.push('0'));
     }
-    let kept = fraction.get(..fraction.len().min(digits))?;
-    Some(format!("{whole}.{kept:0<digits$}"))
+    Some(())
 }
 
 /// Whole seconds of `hh:mm:ss[.f]`.
