@@ -12,6 +12,14 @@ use super::sqlite_error::failed;
 
 /// Connections that read.
 const READERS: usize = 4;
+/// Bytes of a page. What is written here is mostly chunks of many pages and rows that come by the thousand, which half as many
+/// pages of twice the size take in with a quarter less work.
+const PAGE: u32 = 8_192;
+/// The same of the file of requests, where a commit changes a few bytes of a few pages.
+const REQUESTS_PAGE: u32 = 4_096;
+/// With so many bytes the write-ahead log is moved into the database: a page that was written many times meanwhile is moved
+/// once.
+const LOG: u32 = 64 << 20;
 
 /// Open connections, and the lock that keeps other processes away as long as it lives.
 pub(super) struct Files {
@@ -53,8 +61,8 @@ impl Files {
         // Before anything is changed: the files of others are left as they are.
         schema::check(&writer)?;
         schema::check_requests(&requests)?;
-        configure(&writer, 64 << 10)?;
-        configure(&requests, 2 << 10)?;
+        configure(&writer, 64 << 10, PAGE)?;
+        configure(&requests, 2 << 10, REQUESTS_PAGE)?;
         Ok(Self { writer, readers: Vec::new(), requests, on_disk: Some(OnDisk { path, lock }) })
     }
 
@@ -62,8 +70,8 @@ impl Files {
     pub(super) fn in_memory() -> Result<Self> {
         let open = || Connection::open_in_memory().map_err(failed("cannot open a bucket store in memory"));
         let files = Self { writer: open()?, readers: Vec::new(), requests: open()?, on_disk: None };
-        configure(&files.writer, 64 << 10)?;
-        configure(&files.requests, 2 << 10)?;
+        configure(&files.writer, 64 << 10, PAGE)?;
+        configure(&files.requests, 2 << 10, REQUESTS_PAGE)?;
         Ok(files)
     }
 
@@ -109,14 +117,16 @@ pub(super) fn real_path(path: &Path) -> Result<PathBuf> {
     }
 }
 
-/// Every commit is synced to the disk before it returns.
-fn configure(connection: &Connection, cache_kib: u32) -> Result<()> {
+/// Every commit is synced to the disk before it returns. The size of pages is for a new file.
+fn configure(connection: &Connection, cache_kib: u32, page: u32) -> Result<()> {
+    let moved = LOG / page;
     connection.set_prepared_statement_cache_capacity(64);
     connection
         .execute_batch(&format!(
-            "PRAGMA busy_timeout = 10000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
+            "PRAGMA page_size = {page}; PRAGMA busy_timeout = 10000;
+             PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
              PRAGMA foreign_keys = OFF; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -{cache_kib};
-             PRAGMA wal_autocheckpoint = 4000; PRAGMA journal_size_limit = 67108864;"
+             PRAGMA wal_autocheckpoint = {moved}; PRAGMA journal_size_limit = 67108864;"
         ))
         .map_err(failed("cannot set up the bucket store"))
 }
