@@ -28,6 +28,8 @@ pub struct TableEvaluator {
     indexes: Vec<Index>,
     events: Vec<Event>,
     objects: Vec<Object>,
+    /// How many evaluators write each object.
+    uses: Vec<usize>,
     missing: Vec<Arc<str>>,
 }
 
@@ -201,8 +203,10 @@ impl TableEvaluator {
         let object = Object::bind(name.into(), &evaluator.columns, table, &mut binder);
         let object = self.objects.iter().position(|other| *other == object).unwrap_or_else(|| {
             self.objects.push(object);
+            self.uses.push(0);
             self.objects.len() - 1
         });
+        self.uses[object] += 1;
         self.missing.append(&mut binder.missing);
         self.evaluators.push(Evaluator { definition, rows, object });
     }
@@ -286,24 +290,27 @@ impl TableEvaluator {
             return Ok(());
         }
         let object = &self.objects[evaluator.object];
-        let (object_id, data) = match &out.written[evaluator.object] {
+        let (mut object_id, mut data) = match &out.written[evaluator.object] {
             Some(written) => written.clone(),
             None => {
                 let written = object.write(values, out)?;
-                out.written[evaluator.object] = Some(written.clone());
+                if self.uses[evaluator.object] > 1 {
+                    out.written[evaluator.object] = Some(written.clone());
+                }
                 written
             }
         };
         // The buckets of one query are distinct, so that only those of earlier queries can be met again.
         let earlier = out.rows.len();
-        for parameters in out.buckets.drain(..) {
-            let row = EvaluatedRow {
-                definition: evaluator.definition,
-                parameters,
-                object_type: object.object_type.clone(),
-                object_id: object_id.clone(),
-                data: data.clone(),
+        let mut buckets = out.buckets.drain(..);
+        while let Some(parameters) = buckets.next() {
+            // Most rows are in one bucket: it takes them without another reference.
+            let (object_id, data) = match buckets.len() {
+                0 => (std::mem::take(&mut object_id), std::mem::take(&mut data)),
+                _ => (object_id.clone(), data.clone()),
             };
+            let object_type = object.object_type.clone();
+            let row = EvaluatedRow { definition: evaluator.definition, parameters, object_type, object_id, data };
             let same = |other: &&mut EvaluatedRow| {
                 other.definition == row.definition
                     && other.parameters == row.parameters

@@ -59,7 +59,7 @@ pub(super) fn timestamp(text: &str, form: TimeForm) -> Stamp {
         _ => {}
     }
     let Some((date, clock)) = text.split_once(' ') else { return Stamp::Unknown };
-    match (calendar(date), joined(date, clock, form)) {
+    match (calendar(date), joined(date, clock, "", form)) {
         (Some(_), Some(text)) => Stamp::Text(text),
         _ => Stamp::Unknown,
     }
@@ -79,8 +79,7 @@ pub(super) fn timestamptz(text: &str, form: TimeForm) -> Stamp {
     let (Some(day), Some(offset)) = (calendar(date), offset_seconds(zone)) else { return Stamp::Unknown };
     if offset == 0 {
         // With the pinned time zone this is the only case.
-        let Some(mut text) = joined(date, clock, form) else { return Stamp::Unknown };
-        text.push('Z');
+        let Some(text) = joined(date, clock, "Z", form) else { return Stamp::Unknown };
         return if date.len() == 10 { Stamp::Text(text) } else { Stamp::Null };
     }
     let Some(padded) = clock_text(clock, form) else { return Stamp::Unknown };
@@ -97,12 +96,18 @@ pub(super) fn timestamptz(text: &str, form: TimeForm) -> Stamp {
     Stamp::Text(format!("{year:04}-{month:02}-{day:02}{separator}{hour:02}:{minute:02}:{second:02}{fraction}Z"))
 }
 
-/// A date and a clock as one text, with room for a zone.
-fn joined(date: &str, clock: &str, form: TimeForm) -> Option<String> {
-    let mut text = String::with_capacity(32);
+/// Date, clock and zone as one text, in an allocation of its very size: a value is made of it without another one.
+fn joined(date: &str, clock: &str, zone: &str, form: TimeForm) -> Option<String> {
+    let clock_size = match form.digits {
+        None => clock.len(),
+        Some(0) => 8,
+        Some(digits) => 9 + digits,
+    };
+    let mut text = String::with_capacity(date.len() + 1 + clock_size + zone.len());
     text.push_str(date);
     text.push(form.separator);
     write_clock(&mut text, clock, form)?;
+    text.push_str(zone);
     Some(text)
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
-use rusqlite::params;
+use rusqlite::{Connection, OptionalExtension, params};
 use syncline_core::{
     AppendBatch, ChangeCollector, ChunkBuilder, ClientKey, CurrentRow, Error, LookupEntry, NewOperation,
     OpId, Result, RowKey, TableId, WriteCheckpoint,
@@ -19,6 +19,8 @@ use crate::failpoint;
 const CHUNK: usize = 64 << 10;
 /// and those of all buckets when together they take this much.
 const BUFFER: usize = 8 << 20;
+/// From so many rows on it is worth to look where their table ends.
+const MANY: usize = 50;
 /// Rows of a truncated table that are looked at together.
 const PAGE: usize = 500;
 
@@ -280,7 +282,20 @@ impl Writer {
             .prepare_cached("SELECT content FROM source_rows WHERE source_table = ? AND key = ?")
             .map_err(&failed)?;
         let mut rows = Vec::with_capacity(keys.len());
+        let mut last: Option<(TableId, Option<Vec<u8>>)> = None;
         for key in keys {
+            // Behind the last row of a table there is none. A snapshot, and a table whose keys rise, comes to no other place.
+            if keys.len() >= MANY {
+                let known = last.take().filter(|(table, _)| *table == key.table);
+                let (_, last_key) = last.insert(match known {
+                    Some(known) => known,
+                    None => (key.table, last_key(&self.connection, key.table)?),
+                });
+                if last_key.as_ref().is_none_or(|last_key| key.key > *last_key) {
+                    rows.push(None);
+                    continue;
+                }
+            }
             let mut found = statement.query(params![table_number(key.table), &key.key[..]]).map_err(&failed)?;
             rows.push(match found.next().map_err(&failed)? {
                 None => None,
@@ -292,6 +307,14 @@ impl Writer {
         }
         Ok(rows)
     }
+}
+
+/// The highest key of the rows of a table.
+fn last_key(connection: &Connection, table: TableId) -> Result<Option<Vec<u8>>> {
+    connection
+        .prepare_cached("SELECT key FROM source_rows WHERE source_table = ? ORDER BY key DESC LIMIT 1")
+        .and_then(|mut statement| statement.query_row([table_number(table)], |row| row.get(0)).optional())
+        .map_err(failed("cannot read rows"))
 }
 
 /// Any 64 bits, kept as they are: tables are only compared for equality.

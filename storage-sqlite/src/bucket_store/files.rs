@@ -19,7 +19,7 @@ const PAGE: u32 = 8_192;
 const REQUESTS_PAGE: u32 = 4_096;
 /// With so many bytes the write-ahead log is moved into the database: a page that was written many times meanwhile is moved
 /// once.
-const LOG: u32 = 64 << 20;
+const LOG: u32 = 32 << 20;
 
 /// Open connections, and the lock that keeps other processes away as long as it lives.
 pub(super) struct Files {

@@ -24,8 +24,8 @@ const BUCKETS: u64 = 3;
 /// Rows of each bucket, and rows of the source that are small, or large.
 const ROWS: u64 = 40;
 /// Bytes of a large row. All of them together are written with every fourth commit, so that SQLite moves its log into the
-/// database some times; it does when the log has 16 MB.
-const LARGE: usize = 50_000;
+/// database some times; it does when the log has 32 MB.
+const LARGE: usize = 110_000;
 
 fn client() -> ClientKey {
     ClientKey("1:u/phone".into())

@@ -143,7 +143,8 @@ pub async fn current_rows_see_what_is_not_committed(store: Arc<dyn BucketStore>)
     let (definition, _) = deployed(&store).await;
     let bucket = bucket(definition, "[1]");
     let keys = [row_key(1, "a"), row_key(1, "b"), row_key(2, "a"), row_key(1, "c")];
-    let value = |image: &str| Some(row(image, &[(&bucket, "x"), (&bucket, "y")], &[lookup_key(9, "[2]")]));
+    // One of them has the id that is the key of a row.
+    let value = |image: &str| Some(row(image, &[(&bucket, "x"), (&bucket, "a")], &[lookup_key(9, "[2]")]));
     let rows = |rows: Vec<(usize, Option<_>)>| AppendBatch {
         rows: rows.into_iter().map(|(index, row)| (keys[index].clone(), row)).collect(),
         ..AppendBatch::default()
@@ -161,6 +162,11 @@ pub async fn current_rows_see_what_is_not_committed(store: Arc<dyn BucketStore>)
     let reversed: Vec<_> = keys.iter().rev().cloned().collect();
     let answers = ok(store.current_rows(&reversed).await);
     assert_eq!(answers.into_iter().rev().collect::<Vec<_>>(), wanted, "one answer per key, in the order of the keys");
+    // Also where they are many, some of them behind the last row of their table, or of a table without rows.
+    let asked: Vec<_> = keys.iter().cloned().chain([row_key(1, "d"), row_key(3, "a")]).cycle().take(300).collect();
+    let answers = ok(store.current_rows(&asked).await);
+    let wanted = wanted.into_iter().chain([None, None]).cycle().take(300);
+    assert!(answers.into_iter().eq(wanted), "the same answers whoever is asked for beside them");
 }
 
 /// Rows of a truncated table leave their buckets and lookups, whether they were committed or not; what the same batch
