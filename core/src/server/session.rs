@@ -123,7 +123,12 @@ impl ServerSession {
 
     /// The next thing to do; `None` until something happens.
     pub fn poll(&mut self) -> Option<ServerCommand> {
-        self.commands.pop_front()
+        let next = self.commands.pop_front();
+        if next.is_none() {
+            // Most streams are idle most of the time, and keep no room for more.
+            self.commands = VecDeque::new();
+        }
+        next
     }
 
     /// When [`ServerEvent::Tick`] is due, if nothing happens before.

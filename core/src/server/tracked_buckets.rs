@@ -159,7 +159,7 @@ impl TrackedBuckets {
             let bucket = self.all.get_mut(*place);
             bucket.set_known();
             bucket.set_told(true);
-            self.untold.remove(place);
+            remove(&mut self.untold, place);
             descriptions.push(bucket.description(self.standings.get(bucket.standing())));
         }
         descriptions
@@ -191,7 +191,7 @@ impl TrackedBuckets {
         if unfinished {
             self.unfinished.insert(key);
         } else {
-            self.unfinished.remove(&key);
+            remove(&mut self.unfinished, &key);
         }
     }
 
@@ -213,5 +213,13 @@ impl TrackedBuckets {
     /// The most urgent priority that has an unfinished bucket.
     pub(super) fn most_urgent_unfinished(&self) -> Option<BucketPriority> {
         self.unfinished.first().map(|(priority, _)| *priority)
+    }
+}
+
+/// Takes a place out. An empty set would keep the memory of its last one, in each of many idle streams.
+fn remove<T: Ord>(places: &mut BTreeSet<T>, place: &T) {
+    places.remove(place);
+    if places.is_empty() {
+        *places = BTreeSet::new();
     }
 }

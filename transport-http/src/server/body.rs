@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
+use futures::SinkExt;
+use futures::channel::{mpsc, oneshot};
 use futures::stream::{self, BoxStream, StreamExt};
 use syncline_core::{Clock, Error, Result, SystemClock, WallTime};
-use tokio::sync::{mpsc, watch};
 
-/// Pieces between the session and the socket, beside what the socket buffers.
+/// Pieces that wait between the session and the socket until it goes no further; one more may wait then.
 const PIECES: usize = 1;
 
 /// A client that reads may take so long for what was sent before its token expired (S7).
@@ -22,14 +23,15 @@ pub(super) fn stream_body(
     patience: Duration,
     expiry: Option<WallTime>,
 ) -> Body {
-    let (sender, receiver) = mpsc::channel::<Result<Bytes>>(PIECES);
-    let (cut, was_cut) = watch::channel(false);
+    // Those of tokio have room for 32 pieces from the beginning, and most streams are idle.
+    let (mut sender, receiver) = mpsc::channel::<Result<Bytes>>(PIECES);
+    let (mut cut, was_cut) = oneshot::channel();
     tokio::spawn(async move {
         loop {
             let line = tokio::select! {
                 line = lines.next() => line,
                 // The client has gone; without this an idle stream would be noticed at its next sign of life.
-                () = sender.closed() => return,
+                () = cut.cancellation() => return,
             };
             let Some(line) = line else { return };
             if let Err(error) = &line {
@@ -42,16 +44,17 @@ pub(super) fn stream_body(
                 Ok(_) => return,
                 Err(_) => {
                     tracing::info!(?patience, "a client reads nothing; its stream is cut");
-                    cut.send_replace(true);
+                    // If the client has gone as well, there is nobody to tell.
+                    let _ = cut.send(());
                     return;
                 }
             }
         }
     });
-    let pieces = stream::unfold((receiver, was_cut), |(mut receiver, was_cut)| async move {
-        let piece = match receiver.recv().await {
+    let pieces = stream::unfold((receiver, was_cut), |(mut receiver, mut was_cut)| async move {
+        let piece = match receiver.next().await {
             Some(piece) => piece,
-            None if *was_cut.borrow() => Err(Error::unavailable("the client read nothing for too long")),
+            None if was_cut.try_recv() == Ok(Some(())) => Err(Error::unavailable("the client read nothing for too long")),
             None => return None,
         };
         Some((piece, (receiver, was_cut)))

@@ -6,7 +6,6 @@
 //! guessed by the size of another. Zstandard cannot do that within a frame, and browsers stop at the end of the first frame;
 //! so such a stream keeps its compressor, with a small window, and gzip is preferred where a client likes both equally.
 
-use std::collections::VecDeque;
 use std::io::Write;
 use std::sync::{Mutex, PoisonError};
 
@@ -80,7 +79,7 @@ impl ContentCoding {
     /// Compresses a stream. Whatever the stream yields can be decoded as soon as it is sent; an error ends it without the
     /// mark of an orderly end.
     pub(super) fn compress(self, pieces: BoxStream<'static, Result<Bytes>>) -> BoxStream<'static, Result<Bytes>> {
-        let compressing = Compressing { pieces, encoder: Some(Encoder::new(self)), slices: VecDeque::new() };
+        let compressing = Compressing { pieces, encoder: Some(Encoder::new(self)), rest: Bytes::new() };
         stream::unfold(compressing, |mut compressing| async move {
             let piece = compressing.next().await?;
             Some((piece, compressing))
@@ -93,25 +92,20 @@ struct Compressing {
     pieces: BoxStream<'static, Result<Bytes>>,
     /// `None` after the end.
     encoder: Option<Encoder>,
-    slices: VecDeque<Bytes>,
+    /// What of the last piece is still to be compressed.
+    rest: Bytes,
 }
 
 impl Compressing {
     async fn next(&mut self) -> Option<Result<Bytes>> {
         loop {
             let encoder = self.encoder.as_mut()?;
-            if let Some(slice) = self.slices.pop_front() {
+            if !self.rest.is_empty() {
+                let slice = self.rest.split_to(self.rest.len().min(SLICE));
                 return Some(encoder.encode(&slice));
             }
             match self.pieces.next().await {
-                Some(Ok(mut piece)) => {
-                    while piece.len() > SLICE {
-                        self.slices.push_back(piece.split_to(SLICE));
-                    }
-                    if !piece.is_empty() {
-                        self.slices.push_back(piece);
-                    }
-                }
+                Some(Ok(piece)) => self.rest = piece,
                 Some(Err(error)) => {
                     self.encoder = None;
                     return Some(Err(error));

@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::time::Duration;
 
+use bytes::{Buf, BufMut, Bytes};
+use futures::channel::mpsc;
 use futures::{FutureExt, SinkExt, StreamExt};
 use syncline_core::protocol::{Framing, SyncRequest};
 use syncline_core::{Clock, Error, Identity, SyncService, SystemClock, Time};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
-use tokio::sync::mpsc;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -30,11 +31,18 @@ const LINGER_BYTES: u64 = 4 << 20;
 /// Frames from this size on are counted by the service until they are sent.
 const LARGE: usize = 16 << 10;
 
-/// The WebSocket limits that go with these: small buffers, since there may be many connections.
+/// Smaller ones go out together, so many bytes at a time.
+const TOGETHER: usize = 32 << 10;
+
+/// The first byte of a WebSocket frame that is a whole binary message (RFC 6455, section 5.2).
+const BINARY: u8 = 0x82;
+
+/// The WebSocket limits that go with these: a small buffer to read into, since it is kept and there may be many connections;
+/// and none to write from but for pongs.
 pub(super) fn config(limits: &WebSocketLimits) -> WebSocketConfig {
     WebSocketConfig::default()
-        .read_buffer_size(8 << 10)
-        .write_buffer_size(32 << 10)
+        .read_buffer_size(1 << 10)
+        .write_buffer_size(0)
         .max_message_size(Some(limits.request_bytes))
         .max_frame_size(Some(limits.request_bytes))
 }
@@ -45,6 +53,9 @@ struct Gone;
 /// One connection.
 pub(super) struct Socket<S> {
     socket: WebSocketStream<S>,
+    /// Messages that go out together, as WebSocket frames them. The socket's own buffer would stay as large as it was once,
+    /// while most connections are idle.
+    outgoing: Vec<u8>,
     connection: Connection,
     service: SyncService,
     limits: WebSocketLimits,
@@ -64,7 +75,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         let (pieces, pulled) = mpsc::channel(limits.streams_per_connection.max(1));
         let connection = Connection::new(begun, limits);
         let (identity, streams, serial) = (None, HashMap::new(), 0);
-        Self { socket, connection, service, limits, identity, begun, streams, serial, pieces, pulled }
+        let outgoing = Vec::new();
+        Self { socket, outgoing, connection, service, limits, identity, begun, streams, serial, pieces, pulled }
     }
 
     /// Serves it until it is over.
@@ -103,7 +115,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
                     }
                 }
                 Output::Pull(stream) => {
-                    if let Some(task) = self.streams.get(&stream) {
+                    if let Some(task) = self.streams.get_mut(&stream) {
                         task.pull();
                     }
                 }
@@ -114,7 +126,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
                 }
             }
         }
-        within(self.limits.patience, self.socket.flush()).await
+        self.flush(self.limits.patience).await
     }
 
     async fn send(&mut self, frame: &Frame) -> Result<(), Gone> {
@@ -123,11 +135,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             tracing::error!(%error, "a frame cannot be written");
             Gone
         })?;
-        let large = bytes.len() >= LARGE;
-        let patience = self.limits.patience;
-        within(patience, self.socket.feed(Message::Binary(bytes))).await?;
+        if self.outgoing.len() + bytes.len() > TOGETHER {
+            self.flush(self.limits.patience).await?;
+        }
+        put_head(&mut self.outgoing, bytes.len());
+        if bytes.len() < LARGE {
+            self.outgoing.put_slice(&bytes);
+            return Ok(());
+        }
         // The frame is let go after this call, and until then what it holds is counted.
-        if large { within(patience, self.socket.flush()).await } else { Ok(()) }
+        self.flush_with(bytes, self.limits.patience).await
+    }
+
+    async fn flush(&mut self, patience: Duration) -> Result<(), Gone> {
+        self.flush_with(Bytes::new(), patience).await
+    }
+
+    /// Sends what goes out together, and this after it.
+    async fn flush_with(&mut self, last: Bytes, patience: Duration) -> Result<(), Gone> {
+        let mut outgoing = Bytes::from(std::mem::take(&mut self.outgoing)).chain(last);
+        let sent = async {
+            // A pong may not have gone out as a whole; nothing may come between its bytes.
+            self.socket.flush().await?;
+            let socket = self.socket.get_mut();
+            socket.write_all_buf(&mut outgoing).await?;
+            Ok::<_, tungstenite::Error>(socket.flush().await?)
+        };
+        within(patience, sent).await
     }
 
     async fn authenticate(&mut self, token: &str) {
@@ -164,7 +198,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         tokio::select! {
             message = self.socket.next() => self.received(message),
             // The channel cannot close: this end holds a sender.
-            Some(pulled) = self.pulled.recv() => {
+            Some(pulled) = self.pulled.next() => {
                 if self.streams.get(&pulled.stream).is_some_and(|task| task.serial == pulled.serial) {
                     self.connection.pulled(SystemClock.now(), pulled.stream, pulled.piece);
                 }
@@ -214,6 +248,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             Close::TooLarge => Some(CloseCode::Size),
         };
         let frame = code.map(|code| CloseFrame { code, reason: "".into() });
+        if self.flush(LINGER).await.is_err() {
+            return;
+        }
         let told = async {
             self.socket.feed(Message::Close(frame)).await?;
             self.socket.flush().await
@@ -230,6 +267,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
 impl<S> Drop for Socket<S> {
     fn drop(&mut self) {
         tracing::debug!(streams = self.streams.len(), "a WebSocket connection ends");
+    }
+}
+
+/// What stands before a message of so many bytes.
+fn put_head(out: &mut Vec<u8>, length: usize) {
+    out.put_u8(BINARY);
+    match (u8::try_from(length), u16::try_from(length)) {
+        (Ok(length @ ..=125), _) => out.put_u8(length),
+        (_, Ok(length)) => {
+            out.put_u8(126);
+            out.put_u16(length);
+        }
+        (..) => {
+            out.put_u8(127);
+            out.put_u64(length as u64);
+        }
     }
 }
 

@@ -2,9 +2,10 @@
 //! that a client that does not read holds up nobody but itself.
 
 use bytes::Bytes;
+use futures::SinkExt;
+use futures::channel::mpsc;
 use futures::stream::{BoxStream, StreamExt};
 use syncline_core::Result;
-use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 /// A stream of the service: whole lines, several in a piece.
@@ -28,10 +29,10 @@ pub(super) struct StreamTask {
 }
 
 impl StreamTask {
-    pub(super) fn start(stream: u32, serial: u64, mut lines: Pieces, pieces: mpsc::Sender<Pulled>) -> Self {
+    pub(super) fn start(stream: u32, serial: u64, mut lines: Pieces, mut pieces: mpsc::Sender<Pulled>) -> Self {
         let (pulls, mut pulled) = mpsc::channel(1);
         let task = tokio::spawn(async move {
-            while pulled.recv().await.is_some() {
+            while pulled.next().await.is_some() {
                 let piece = lines.next().await;
                 let over = !matches!(piece, Some(Ok(_)));
                 if pieces.send(Pulled { stream, serial, piece }).await.is_err() || over {
@@ -43,7 +44,7 @@ impl StreamTask {
     }
 
     /// Gets the next piece.
-    pub(super) fn pull(&self) {
+    pub(super) fn pull(&mut self) {
         // One pull at a time finds room; and a stream that has ended has said so.
         if let Err(error) = self.pulls.try_send(()) {
             tracing::debug!(%error, "a stream that has ended was pulled");
