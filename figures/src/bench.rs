@@ -12,6 +12,8 @@ use syncline_core::memory::TokenIsUser;
 use syncline_core::{BucketStore, Replicator, ServiceLimits, SyncConfig, SyncService};
 use syncline_source_postgres::PostgresSource;
 use syncline_storage_sqlite::SqliteBucketStore;
+use syncline_transport_http as http;
+use syncline_transport_ws as ws;
 use tokio::task::JoinHandle;
 use tokio_postgres::NoTls;
 
@@ -138,12 +140,11 @@ impl Bench {
         // All clients of a figure are one user.
         let limits = ServiceLimits { streams_per_user: usize::MAX, ..ServiceLimits::default() };
         let service = SyncService::with_limits(store, TokenIsUser, limits);
-        let app =
-            axum::Router::new().merge(syncline_transport_http::router(service.clone())).with_state(service.clone());
+        let app = axum::Router::new().merge(http::router(service.clone())).merge(ws::router(service.clone()));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         let endpoint = format!("http://{}", listener.local_addr()?);
         let task = Task::spawn(async move {
-            if let Err(error) = axum::serve(listener, app).await {
+            if let Err(error) = axum::serve(listener, app.into_make_service()).await {
                 eprintln!("the server stopped: {error}");
             }
         });
@@ -212,6 +213,11 @@ pub(crate) async fn until_operations(store: &SqliteBucketStore, operations: u64)
 }
 
 impl Server {
+    /// Its host and port.
+    pub(crate) fn address(&self) -> Result<String> {
+        Ok(self.endpoint.strip_prefix("http://").context("the endpoint is no address")?.to_owned())
+    }
+
     pub(crate) async fn stop(self) {
         self.service.close().await;
         self.task.stop().await;

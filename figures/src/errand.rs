@@ -2,42 +2,47 @@
 
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use syncline_core::{Replicator, SyncConfig};
 use syncline_source_postgres::PostgresSource;
 use syncline_storage_sqlite::SqliteBucketStore;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use crate::bench::{DEADLINE, SYNC_CONFIG, memory, processor_seconds, until_operations};
 use crate::config;
-use crate::occurrences::{COMPLETE, Occurrences};
+use crate::connection::{Connection, Protocol};
 use crate::stream_buckets;
 
 /// By this a process learns what it is to do.
 const ERRAND: &str = "SYNCLINE_FIGURES_ERRAND";
 /// Connections that are opened at a time.
 const AT_ONCE: usize = 100;
-/// Nothing more comes of a stream that has been silent for so long.
-const SILENCE: Duration = Duration::from_millis(100);
 
 /// What a process is to do.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Errand {
     /// Read a database for the first time, and say what it [`Took`].
     Replicate { url: String, slot: String, store: PathBuf, rows: u64 },
-    /// Open so many connections to a server and say so by a line, for each line that comes.
-    Connect { address: String },
+    /// Do what is [`Asked`] of connections to a server, and say by a line how many there are then.
+    Connect { address: String, protocol: Protocol },
     /// Say how many bytes each bucket of a request takes.
     Buckets { runs: usize },
     /// Say how many bytes a stream keeps for each bucket.
     StreamBuckets,
+}
+
+/// What a process is to do with its connections.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Asked {
+    /// Open so many more.
+    Open(usize),
+    /// Wait until each has had another checkpoint.
+    AwaitCheckpoint,
 }
 
 /// What replication took.
@@ -96,13 +101,21 @@ pub(crate) async fn run() -> Result<bool> {
             let megabytes = memory("VmHWM:").context("this system does not tell memory")? / 1_048_576.0;
             say(&Took { megabytes, processor: processor_seconds() })?;
         }
-        Errand::Connect { address } => {
+        Errand::Connect { address, protocol } => {
             let mut asked = BufReader::new(tokio::io::stdin()).lines();
-            let mut open: Vec<TcpStream> = Vec::new();
-            while let Some(count) = asked.next_line().await? {
-                let count: usize = serde_json::from_str(&count)?;
-                let connections = stream::iter(0..count).map(|_| connect(&address)).buffer_unordered(AT_ONCE);
-                open.append(&mut connections.try_collect().await?);
+            let mut open: Vec<Connection> = Vec::new();
+            while let Some(line) = asked.next_line().await? {
+                match serde_json::from_str(&line)? {
+                    Asked::Open(count) => {
+                        let connect = |_| Connection::open(&address, protocol);
+                        let connections = stream::iter(0..count).map(connect).buffer_unordered(AT_ONCE);
+                        open.append(&mut connections.try_collect().await?);
+                    }
+                    Asked::AwaitCheckpoint => {
+                        let waiting = stream::iter(&mut open).map(|connection| Ok(connection.checkpoint()));
+                        waiting.try_buffer_unordered(usize::MAX).try_collect::<()>().await?;
+                    }
+                }
                 say(&open.len())?;
             }
         }
@@ -115,41 +128,4 @@ pub(crate) async fn run() -> Result<bool> {
 fn say<T: Serialize>(what: &T) -> Result<()> {
     println!("{}", serde_json::to_string(what)?);
     Ok(())
-}
-
-/// Opens a stream as the SDKs do, and reads until nothing more comes of its first checkpoint.
-async fn connect(address: &str) -> Result<TcpStream> {
-    let mut socket = TcpStream::connect(address).await?;
-    let body =
-        r#"{"buckets":[],"include_checksum":true,"raw_data":true,"client_id":"8d0d2b5e-8ea1-4a1c-9e67-2f4c1f6f3c0a"}"#;
-    let request = format!(
-        "POST /sync/stream HTTP/1.1\r\nhost: {address}\r\nauthorization: Token anyone\r\ncontent-type: application/json\r\n\
-         accept: application/x-ndjson\r\naccept-encoding: gzip\r\nuser-agent: powersync-js/1.40.0 powersync-core/0.4.6 node/24\r\n\
-         content-length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    let opened = async {
-        socket.write_all(request.as_bytes()).await?;
-        let mut buffer = vec![0; 4_096];
-        let mut received = 0;
-        let mut completions = Occurrences::of(COMPLETE);
-        loop {
-            match tokio::time::timeout(SILENCE, socket.read(&mut buffer)).await {
-                // What is compressed is not looked into.
-                Err(_) if received > 0 => return Ok(()),
-                Err(_) => {}
-                Ok(count) => {
-                    let bytes = &buffer[..count?];
-                    ensure!(!bytes.is_empty(), "the connection was closed");
-                    ensure!(received > 0 || bytes.starts_with(b"HTTP/1.1 200"), "the stream was refused");
-                    received += bytes.len();
-                    if completions.count(bytes) > 0 {
-                        return Ok(());
-                    }
-                }
-            }
-        }
-    };
-    tokio::time::timeout(DEADLINE, opened).await.context("a stream was not opened in time")??;
-    Ok(socket)
 }

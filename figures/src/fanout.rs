@@ -7,6 +7,8 @@ use futures::StreamExt;
 use tokio::sync::{mpsc, watch};
 
 use crate::bench::{Bench, DEADLINE};
+use crate::connection::Protocol;
+use crate::errand::{Asked, Errand, Process};
 use crate::figure::{Figure, Name, median};
 use crate::occurrences::{COMPLETE, Occurrences};
 
@@ -58,6 +60,38 @@ pub(crate) async fn one_update(bench: &Bench, streams: usize) -> Result<Figure> 
     server.stop().await;
     running.stop().await;
     Ok(Figure::new(Name::Fanout1000, median(times), format!("last of {streams} readers, all in this process")))
+}
+
+/// Streams that are open over WebSocket; at most one for each row.
+const WEBSOCKETS: usize = 10_000;
+/// The last of them should have an update by then, in milliseconds.
+const BUDGET: f64 = 1_000.0;
+
+/// The same over WebSocket, with many more streams, and readers that are in a process of their own.
+pub(crate) async fn idle_websockets(bench: &Bench) -> Result<Figure> {
+    let streams = WEBSOCKETS.min(usize::try_from(bench.rows).unwrap_or(usize::MAX));
+    let source = bench.database(10).await?;
+    let running = bench.replicate(&source).await?;
+    running.until_operations(10).await?;
+    let server = bench.serve(running.store.clone()).await?;
+    let errand = Errand::Connect { address: server.address()?, protocol: Protocol::WebSocket };
+    let mut readers = Process::start(&errand)?;
+    readers.tell(Asked::Open(streams)).await?;
+    readers.says::<usize>().await?;
+    let mut times = Vec::new();
+    for number in 0..bench.runs.max(5) {
+        readers.tell(Asked::AwaitCheckpoint).await?;
+        let title = format!("update {number}");
+        source.sql.execute("UPDATE todos SET title = $1 WHERE id = (SELECT id FROM todos LIMIT 1)", &[&title]).await?;
+        let committed = Instant::now();
+        readers.says::<usize>().await?;
+        times.push(committed.elapsed().as_secs_f64() * 1_000.0);
+    }
+    drop(readers);
+    server.stop().await;
+    running.stop().await;
+    let note = format!("last of {streams} readers over WebSocket, in a process of their own; constant: the budget");
+    Ok(Figure::against(Name::FanoutWebsocket, median(times), BUDGET, note))
 }
 
 async fn wait_for(reports: &mut mpsc::Receiver<()>, count: usize) -> Result<()> {

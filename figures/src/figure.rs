@@ -22,7 +22,9 @@ pub(crate) enum Name {
     LatencyP50,
     LatencyP99,
     Fanout1000,
+    FanoutWebsocket,
     IdleConnectionBytes,
+    IdleWebsocketBytes,
     ServerRssMb,
     CpuPerMillionRows,
     Evaluate,
@@ -36,7 +38,7 @@ pub(crate) enum Name {
 }
 
 impl Name {
-    pub(crate) const ALL: [Self; 28] = [
+    pub(crate) const ALL: [Self; 30] = [
         Self::WalReceive,
         Self::ReplicateTxn1,
         Self::ReplicateTxn100,
@@ -54,7 +56,9 @@ impl Name {
         Self::LatencyP50,
         Self::LatencyP99,
         Self::Fanout1000,
+        Self::FanoutWebsocket,
         Self::IdleConnectionBytes,
+        Self::IdleWebsocketBytes,
         Self::ServerRssMb,
         Self::CpuPerMillionRows,
         Self::Evaluate,
@@ -86,7 +90,9 @@ impl Name {
             Self::LatencyP50 => "latency_p50",
             Self::LatencyP99 => "latency_p99",
             Self::Fanout1000 => "fanout_1000",
+            Self::FanoutWebsocket => "fanout_websocket",
             Self::IdleConnectionBytes => "idle_connection_bytes",
+            Self::IdleWebsocketBytes => "idle_websocket_bytes",
             Self::ServerRssMb => "server_rss_mb",
             Self::CpuPerMillionRows => "cpu_per_million_rows",
             Self::Evaluate => "evaluate",
@@ -110,7 +116,9 @@ impl Name {
             | Self::LocalWriteBulk
             | Self::Watch
             | Self::PublishPause
+            | Self::FanoutWebsocket
             | Self::IdleConnectionBytes
+            | Self::IdleWebsocketBytes
             | Self::CpuPerMillionRows
             | Self::Evaluate
             | Self::Resolve
@@ -145,13 +153,16 @@ impl Name {
             Self::LatencyP50
             | Self::LatencyP99
             | Self::Fanout1000
+            | Self::FanoutWebsocket
             | Self::Watch
             | Self::PublishPause
             | Self::ManyBucketsChange
             | Self::ManyBucketsRight
             | Self::ManyRowsRight => "ms",
             Self::Resolve => "requests/s",
-            Self::BucketBytes | Self::IdleConnectionBytes | Self::StreamBucketBytes => "bytes",
+            Self::BucketBytes | Self::IdleConnectionBytes | Self::IdleWebsocketBytes | Self::StreamBucketBytes => {
+                "bytes"
+            }
             Self::ServerRssMb => "MB",
             Self::CpuPerMillionRows => "s",
             _ => "rows/s",

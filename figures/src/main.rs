@@ -12,6 +12,7 @@
 mod bench;
 mod client;
 mod config;
+mod connection;
 mod database;
 mod errand;
 mod fanout;
@@ -143,7 +144,8 @@ async fn measure(name: Name, bench: &Bench, latencies: &mut Measured) -> Result<
             }
         }
         Name::Fanout1000 => fanout::one_update(bench, 1_000).await,
-        Name::IdleConnectionBytes => memory::idle_connections(bench).await,
+        Name::FanoutWebsocket => fanout::idle_websockets(bench).await,
+        Name::IdleConnectionBytes | Name::IdleWebsocketBytes => memory::idle_connections(bench, name).await,
         Name::ServerRssMb | Name::CpuPerMillionRows => memory::replication(bench, name).await,
         Name::Evaluate => config::evaluate(bench),
         Name::Resolve => config::resolve(bench),

@@ -4,7 +4,8 @@
 use anyhow::{Context, Result};
 
 use crate::bench::{Bench, memory};
-use crate::errand::{Errand, Process, Took};
+use crate::connection::Protocol;
+use crate::errand::{Asked, Errand, Process, Took};
 use crate::figure::{Figure, Name, median};
 
 /// Connections that are open when memory is looked at first, and how many are opened then; at most one for each row.
@@ -37,17 +38,20 @@ pub(crate) async fn replication(bench: &Bench, name: Name) -> Result<Figure> {
 }
 
 /// Memory of server and replicator for each further idle connection, from the first thousand on.
-pub(crate) async fn idle_connections(bench: &Bench) -> Result<Figure> {
+pub(crate) async fn idle_connections(bench: &Bench, name: Name) -> Result<Figure> {
+    let (protocol, how) = match name {
+        Name::IdleWebsocketBytes => (Protocol::WebSocket, "over WebSocket"),
+        _ => (Protocol::Http, "gzip asked for"),
+    };
     let source = bench.database(10).await?;
     let running = bench.replicate(&source).await?;
     running.until_operations(10).await?;
     let server = bench.serve(running.store.clone()).await?;
-    let address = server.endpoint.strip_prefix("http://").context("the endpoint is no address")?.to_owned();
-    let mut clients = Process::start(&Errand::Connect { address })?;
+    let mut clients = Process::start(&Errand::Connect { address: server.address()?, protocol })?;
     let counts = CONNECTIONS.map(|count| count.min(usize::try_from(bench.rows).unwrap_or(usize::MAX)));
     let mut held = [0.0; 2];
     for (count, held) in counts.into_iter().zip(&mut held) {
-        clients.tell(count).await?;
+        clients.tell(Asked::Open(count)).await?;
         // It says so when each of them has been silent for a while.
         clients.says::<usize>().await?;
         *held = memory("VmRSS:").context("this system does not tell how much memory a process holds")?;
@@ -56,6 +60,6 @@ pub(crate) async fn idle_connections(bench: &Bench) -> Result<Figure> {
     drop(clients);
     server.stop().await;
     running.stop().await;
-    let note = format!("each of {} connections beyond {}, gzip asked for; against the budget", counts[1], counts[0]);
-    Ok(Figure::against(Name::IdleConnectionBytes, slope, 16_384.0, note))
+    let note = format!("each of {} connections beyond {}, {how}; against the budget", counts[1], counts[0]);
+    Ok(Figure::against(name, slope, 16_384.0, note))
 }

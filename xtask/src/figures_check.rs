@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 /// Every figure that there is.
-const NAMES: [&str; 28] = [
+const NAMES: [&str; 30] = [
     "wal_receive",
     "replicate_txn_1",
     "replicate_txn_100",
@@ -22,7 +22,9 @@ const NAMES: [&str; 28] = [
     "latency_p50",
     "latency_p99",
     "fanout_1000",
+    "fanout_websocket",
     "idle_connection_bytes",
+    "idle_websocket_bytes",
     "server_rss_mb",
     "cpu_per_million_rows",
     "evaluate",

@@ -296,7 +296,8 @@ impl Applier {
             Vec::new()
         } else {
             // Only entries that differ are written, so that a change of another column makes nobody look anything up again.
-            let of_shape = |before: &&CurrentRow| row_image::shape_of(&before.image).is_ok_and(|old| old == table.shape);
+            let of_shape =
+                |before: &&CurrentRow| row_image::shape_of(&before.image).is_ok_and(|old| old == table.shape);
             let same = match before.filter(of_shape) {
                 Some(before) => self.evaluator.lookups_of(&table, &before.image, &key)?,
                 None => Vec::new(),

@@ -135,12 +135,7 @@ impl RowEvaluator {
         Ok(std::mem::take(&mut self.evaluation.lookups))
     }
 
-    fn bind(
-        &mut self,
-        table: &Arc<SourceTable>,
-        fields: &[Field],
-        progress: &mut Progress,
-    ) -> Result<Arc<BoundTable>> {
+    fn bind(&mut self, table: &Arc<SourceTable>, fields: &[Field], progress: &mut Progress) -> Result<Arc<BoundTable>> {
         let is_used = |field: &Field| !matches!(field, Field::Unused);
         let known = self.tables.get(&table.id);
         let known = known.filter(|bound| Arc::ptr_eq(&bound.table, table) || bound.table == *table);

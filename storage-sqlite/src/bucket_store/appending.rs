@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, params};
 use syncline_core::{
-    AppendBatch, ChangeCollector, ChunkBuilder, ClientKey, CurrentRow, Error, LookupEntry, NewOperation,
-    OpId, Result, RowKey, TableId, WriteCheckpoint,
+    AppendBatch, ChangeCollector, ChunkBuilder, ClientKey, CurrentRow, Error, LookupEntry, NewOperation, OpId, Result,
+    RowKey, TableId, WriteCheckpoint,
 };
 
 use super::bucket_cache::{ChunkHeader, Totals};

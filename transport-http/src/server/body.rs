@@ -54,7 +54,9 @@ pub(super) fn stream_body(
     let pieces = stream::unfold((receiver, was_cut), |(mut receiver, mut was_cut)| async move {
         let piece = match receiver.next().await {
             Some(piece) => piece,
-            None if was_cut.try_recv() == Ok(Some(())) => Err(Error::unavailable("the client read nothing for too long")),
+            None if was_cut.try_recv() == Ok(Some(())) => {
+                Err(Error::unavailable("the client read nothing for too long"))
+            }
             None => return None,
         };
         Some((piece, (receiver, was_cut)))
