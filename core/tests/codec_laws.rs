@@ -13,7 +13,7 @@ use syncline_core::{
     Generation, LookupKey, OpId, OperationKind, OperationRef, Result, SourcePosition, WriteCheckpoint,
 };
 
-const FRAMINGS: [Framing; 3] = [Framing::Ndjson, Framing::NdjsonNested, Framing::Bson];
+const FRAMINGS: [Framing; 4] = [Framing::Ndjson, Framing::NdjsonNested, Framing::Bson, Framing::Compact];
 
 fn text() -> impl Strategy<Value = String> {
     prop_oneof![".{0,12}", "[\\x00-\\x20\"\\\\/é\u{1F680}a]{0,40}"]
@@ -251,7 +251,7 @@ proptest! {
         let read = decode(framing, LineDecoder::DEFAULT_LIMIT, &bytes[..cut], &[]);
         if cut == 0 {
             prop_assert_eq!(read.unwrap(), []);
-        } else if framing != Framing::Bson && cut == bytes.len() - 1 {
+        } else if matches!(framing, Framing::Ndjson | Framing::NdjsonNested) && cut == bytes.len() - 1 {
             let mut read = read.unwrap();
             if let ClientLine::Data(data) = &mut read[0] {
                 data.size += 1;

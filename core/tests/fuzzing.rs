@@ -17,6 +17,7 @@ macro_rules! targets {
 targets! {
     bson_lines: 5_000,
     client_session: 4_000,
+    compact_lines: 5_000,
     local_transaction: 5_000,
     ndjson_lines: 5_000,
     #[cfg(feature = "jwt")]

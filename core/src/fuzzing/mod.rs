@@ -16,7 +16,7 @@ mod token;
 
 pub use client_session::client_session;
 pub use local_transaction::local_transaction;
-pub use protocol_lines::{bson_lines, ndjson_lines};
+pub use protocol_lines::{bson_lines, compact_lines, ndjson_lines};
 pub use scenario::scenario;
 pub use server_session::server_session;
 pub use stored_chunk::stored_chunk;

@@ -23,6 +23,11 @@ pub fn bson_lines(bytes: &[u8]) {
     lines(Framing::Bson, bytes);
 }
 
+/// The same for compact lines.
+pub fn compact_lines(bytes: &[u8]) {
+    lines(Framing::Compact, bytes);
+}
+
 fn lines(framing: Framing, bytes: &[u8]) {
     let whole = decode(framing, bytes, bytes.len());
     for piece in [1, 7] {
@@ -30,7 +35,7 @@ fn lines(framing: Framing, bytes: &[u8]) {
     }
     for line in whole.0 {
         let Some(line) = as_written(line) else { continue };
-        for framing in [Framing::Ndjson, Framing::Bson] {
+        for framing in [Framing::Ndjson, Framing::Bson, Framing::Compact] {
             let mut written = Vec::new();
             if encode(framing, &mut written, &line) {
                 let read = decode(framing, &written, written.len());

@@ -14,6 +14,8 @@ pub enum Framing {
     NdjsonNested,
     /// BSON documents one after another.
     Bson,
+    /// Postcard values, each behind its length: what Syncline's own WebSocket protocol carries (`docs/protocol.md`).
+    Compact,
 }
 
 /// The body of `POST /sync/stream`. Unknown fields are ignored.

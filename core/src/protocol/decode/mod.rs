@@ -2,6 +2,7 @@
 
 mod bson;
 mod bson_reader;
+mod compact;
 mod ndjson;
 
 use std::collections::VecDeque;
@@ -69,8 +70,9 @@ impl LineDecoder {
         }
         let line = self.partial.split().freeze();
         let whole = match self.framing {
-            Framing::Bson if line.is_empty() => Ok(None),
+            Framing::Bson | Framing::Compact if line.is_empty() => Ok(None),
             Framing::Bson => Err(Error::protocol("the stream ended inside a document")),
+            Framing::Compact => Err(Error::protocol("the stream ended inside a line")),
             Framing::Ndjson | Framing::NdjsonNested if is_blank(&line) => Ok(None),
             Framing::Ndjson | Framing::NdjsonNested => {
                 ndjson::read(line).map(Some).map_err(|error| error.context("the stream ended inside a line"))
@@ -88,12 +90,13 @@ impl LineDecoder {
     fn read_line(&mut self) -> Result<Option<ClientLine>> {
         loop {
             let line = match self.framing {
-                Framing::Bson => self.cut_document()?,
+                Framing::Bson | Framing::Compact => self.cut_document()?,
                 Framing::Ndjson | Framing::NdjsonNested => self.cut_text()?,
             };
             return match (line, self.framing) {
                 (None, _) => Ok(None),
                 (Some(line), Framing::Bson) => bson::read(&line).map(Some),
+                (Some(line), Framing::Compact) => compact::read(&line).map(Some),
                 (Some(line), _) if is_blank(&line) => continue,
                 (Some(line), _) => ndjson::read(line).map(Some),
             };
@@ -116,7 +119,7 @@ impl LineDecoder {
         Ok(None)
     }
 
-    /// The next document: it begins with its own length.
+    /// The next document, or compact line: it begins with its own length.
     fn cut_document(&mut self) -> Result<Option<Bytes>> {
         while let Some(mut bytes) = self.waiting.pop_front() {
             let mut start = [0; 4];
@@ -131,7 +134,7 @@ impl LineDecoder {
             let length = usize::try_from(i32::from_le_bytes(start))
                 .ok()
                 .filter(|length| *length >= bson_reader::SHORTEST)
-                .ok_or_else(|| Error::protocol("a document states an impossible length"))?;
+                .ok_or_else(|| Error::protocol("a line states an impossible length"))?;
             if length > self.max_line_bytes {
                 return Err(self.too_long());
             }

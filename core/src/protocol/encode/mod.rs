@@ -1,9 +1,10 @@
 //! Encoders: lines as a server writes them, in each framing.
 //!
-//! Every function appends one complete line to a buffer: an NDJSON line with its newline, or a BSON document. Nothing
-//! here can fail, and nothing allocates but the buffer.
+//! Every function appends one complete line to a buffer: an NDJSON line with its newline, a BSON document, or a postcard value
+//! behind its length. Nothing here can fail, and nothing allocates but the buffer.
 
 mod bson;
+mod compact;
 mod ndjson;
 
 use std::ops::Range;
@@ -32,6 +33,7 @@ impl Framing {
         match self {
             Self::Ndjson | Self::NdjsonNested => ndjson::checkpoint(out, line),
             Self::Bson => bson::checkpoint(out, line),
+            Self::Compact => compact::checkpoint(out, line),
         }
     }
 
@@ -40,6 +42,7 @@ impl Framing {
         match self {
             Self::Ndjson | Self::NdjsonNested => ndjson::checkpoint_diff(out, line),
             Self::Bson => bson::checkpoint_diff(out, line),
+            Self::Compact => compact::checkpoint_diff(out, line),
         }
     }
 
@@ -48,6 +51,7 @@ impl Framing {
         match self {
             Self::Ndjson | Self::NdjsonNested => ndjson::complete(out, last_op_id),
             Self::Bson => bson::complete(out, last_op_id),
+            Self::Compact => compact::complete(out, last_op_id),
         }
     }
 
@@ -56,6 +60,7 @@ impl Framing {
         match self {
             Self::Ndjson | Self::NdjsonNested => ndjson::partial_complete(out, last_op_id, priority),
             Self::Bson => bson::partial_complete(out, last_op_id, priority),
+            Self::Compact => compact::partial_complete(out, last_op_id, priority),
         }
     }
 
@@ -65,30 +70,33 @@ impl Framing {
         match self {
             Self::Ndjson | Self::NdjsonNested => ndjson::token_expires_in(out, seconds),
             Self::Bson => bson::token_expires_in(out, seconds),
+            Self::Compact => compact::token_expires_in(out, seconds),
         }
     }
 
     /// Appends the operations of a range of indexes as a *run*: the form in which they can be kept, shared by all
     /// clients of this framing, and put into lines by [`data_of_runs`](Self::data_of_runs).
     ///
-    /// NDJSON: objects separated by commas, without one at either end. BSON: documents one after another. Runs of one
-    /// framing must not be joined by hand, nor used under another framing.
+    /// NDJSON: objects separated by commas, without one at either end. BSON: documents one after another. Compact: a chunk. Runs
+    /// of one framing must not be joined by hand, nor used under another framing.
     pub fn operations(self, out: &mut Vec<u8>, chunk: &Chunk, range: Range<usize>) {
         match self {
             Self::Ndjson => ndjson::operations(out, chunk, range, false),
             Self::NdjsonNested => ndjson::operations(out, chunk, range, true),
             Self::Bson => bson::operations(out, chunk, range),
+            Self::Compact => compact::operations(out, chunk, range),
         }
     }
 
     /// Appends a `data` line with the operations of ranges of chunks.
     ///
-    /// A BSON document holds less than 2 GiB; the caller keeps lines far below that (one MiB and one operation).
+    /// A BSON document and a compact line hold less than 2 GiB; the caller keeps lines far below that (one MiB and one operation).
     pub fn data(self, out: &mut Vec<u8>, header: DataHeader<'_>, chunks: &[(Chunk, Range<usize>)]) {
         match self {
             Self::Ndjson => ndjson::data(out, header, chunks, false),
             Self::NdjsonNested => ndjson::data(out, header, chunks, true),
             Self::Bson => bson::data(out, header, chunks),
+            Self::Compact => compact::data(out, header, chunks),
         }
     }
 
@@ -97,6 +105,7 @@ impl Framing {
         match self {
             Self::Ndjson | Self::NdjsonNested => ndjson::data_of_runs(out, header, runs),
             Self::Bson => bson::data_of_runs(out, header, runs),
+            Self::Compact => compact::data_of_runs(out, header, runs),
         }
     }
 
@@ -105,6 +114,7 @@ impl Framing {
         match self {
             Self::Ndjson | Self::NdjsonNested => "application/x-ndjson",
             Self::Bson => "application/vnd.powersync.bson-stream",
+            Self::Compact => "application/vnd.syncline.compact-stream",
         }
     }
 }
