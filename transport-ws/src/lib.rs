@@ -75,6 +75,7 @@
 
 #[cfg(feature = "client")]
 mod client;
+pub mod compact;
 pub mod frame;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
