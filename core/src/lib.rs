@@ -97,7 +97,7 @@ pub use lookup_change::{LookupChange, LookupDifference};
 pub use marker_feed::MarkerFeed;
 pub use operation::{NewOperation, OpId, Operation, OperationKind};
 pub use replication::{ReplicationPhase, ReplicationStatus, Replicator};
-pub use server::{Readiness, ServiceLimits, SyncService};
+pub use server::{Readiness, ServiceLimits, StreamRenewal, SyncService};
 pub use source::{Reread, SnapshotProgress, Source, SourceEvent, SourcePosition, SourceStart, SourceState};
 #[cfg(feature = "jwt")]
 pub use static_keys::StaticKeys;

@@ -7,6 +7,7 @@ use futures::future::{self, BoxFuture, Either, FutureExt};
 
 use super::event::{CheckpointUpdate, ResolvedStreams, ServerCommand, ServerEvent, ServerLine, Touched};
 use super::fan_out::{Membership, Notice};
+use super::renewal::NewExpiry;
 use super::resolution::{Resolved, StreamResolver};
 use super::send_budget::{HeldBytes, Share};
 use super::service::{Inner, StreamPermit};
@@ -68,6 +69,8 @@ pub(super) struct StreamDriver {
     /// A timer that goes off then, kept from wait to wait.
     timer: Option<(Time, BoxFuture<'static, ()>)>,
     ended: bool,
+    /// Where a new token is told of.
+    renewal: Option<Arc<NewExpiry>>,
     _permit: StreamPermit,
 }
 
@@ -107,8 +110,15 @@ impl StreamDriver {
             asked: None,
             timer: None,
             ended: false,
+            renewal: None,
             _permit: permit,
         })
+    }
+
+    /// The stream takes new tokens from there. It looks whenever it is told something, and so at the latest when the old one ends.
+    pub(super) fn renewed_by(mut self, renewal: Arc<NewExpiry>) -> Self {
+        self.renewal = Some(renewal);
+        self
     }
 
     /// The next bytes for the client; `None` at the end.
@@ -312,7 +322,7 @@ impl StreamDriver {
     fn look(&mut self) -> Result<()> {
         let (now, wall) = (self.inner.clock.now(), self.inner.clock.wall());
         if self.session.poll_timeout(now, wall) <= now {
-            self.session.handle(now, wall, ServerEvent::Tick)?;
+            self.tell(ServerEvent::Tick)?;
         }
         match self.membership.look(self.session.wants_checkpoint() && self.resolving.is_none())? {
             Some(notice) => self.notice(notice),
@@ -344,8 +354,12 @@ impl StreamDriver {
     }
 
     fn tell(&mut self, event: ServerEvent) -> Result<()> {
-        let clock = &self.inner.clock;
-        self.session.handle(clock.now(), clock.wall(), event)
+        let (now, wall) = (self.inner.clock.now(), self.inner.clock.wall());
+        // Before all else, since whatever is told ends the session whose token has ended.
+        if let Some(expiry) = self.renewal.as_ref().and_then(|renewal| renewal.take()) {
+            self.session.handle(now, wall, ServerEvent::Renewed(expiry))?;
+        }
+        self.session.handle(now, wall, event)
     }
 
     fn notice(&mut self, notice: Notice) -> Result<()> {

@@ -12,6 +12,7 @@ use crate::checkpoint::{BucketChecksum, ChangeSet, Checkpoint, LookupKey};
 use crate::chunk::Chunk;
 use crate::operation::OpId;
 use crate::protocol::{CheckpointDiffLine, CheckpointLine, StreamDescription};
+use crate::time::WallTime;
 use crate::write_checkpoint::WriteCheckpoint;
 
 /// A newer checkpoint, and which of the session's buckets it touches.
@@ -125,6 +126,8 @@ pub enum ServerEvent {
     Gone,
     /// The answer to [`ServerCommand::Read`], one per request.
     Read(Vec<OperationChunk>),
+    /// There is a new token of the same identity, which expires then.
+    Renewed(Option<WallTime>),
     /// The service shuts down.
     Closing,
     /// Time has passed; nothing else happened.

@@ -4,6 +4,7 @@ mod driver;
 mod event;
 mod fan_out;
 mod interest;
+mod renewal;
 mod resolution;
 mod send_budget;
 mod service;
@@ -16,6 +17,7 @@ mod tracked_buckets;
 mod wanted;
 
 pub use event::{CheckpointUpdate, ResolvedStreams, ServerCommand, ServerEvent, ServerLine, Touched};
+pub use renewal::StreamRenewal;
 pub use service::{Readiness, ServiceLimits, SyncService};
 pub use session::{ServerSession, SessionLimits};
 pub use shared_bucket::SharedBucket;

@@ -10,6 +10,7 @@ use futures::stream::{self, BoxStream, StreamExt};
 
 use super::driver::StreamDriver;
 use super::fan_out::FanOut;
+use super::renewal::StreamRenewal;
 use super::send_budget::SendBudget;
 use super::session::SessionLimits;
 use super::shared_bucket::SharedBuckets;
@@ -150,18 +151,31 @@ impl SyncService {
         request: SyncRequest,
         framing: Framing,
     ) -> Result<BoxStream<'static, Result<Bytes>>> {
+        self.driver(identity, request, framing).map(lines)
+    }
+
+    /// The same, and what gives the stream a new token before its own ends.
+    ///
+    /// # Errors
+    /// As those of [`stream`](Self::stream).
+    pub fn renewable_stream(
+        &self,
+        identity: Identity,
+        request: SyncRequest,
+        framing: Framing,
+    ) -> Result<(BoxStream<'static, Result<Bytes>>, StreamRenewal)> {
+        let (renewal, expiry) = StreamRenewal::of(&identity);
+        Ok((lines(self.driver(identity, request, framing)?.renewed_by(expiry)), renewal))
+    }
+
+    fn driver(&self, identity: Identity, request: SyncRequest, framing: Framing) -> Result<StreamDriver> {
         let inner = &self.0;
         if inner.closing.load(Ordering::Acquire) {
             return Err(Error::unavailable("the service is shutting down").with_code("PSYNC_S2003"));
         }
         check_client_id(request.client_id.as_deref())?;
         let permit = StreamPermit::take(&inner.streams, &inner.limits, identity.user_id())?;
-        let driver = StreamDriver::new(Arc::clone(inner), identity, request, framing, permit)?;
-        Ok(stream::unfold(driver, |mut driver| async move {
-            let item = driver.next().await?;
-            Some((item, driver))
-        })
-        .boxed())
+        StreamDriver::new(Arc::clone(inner), identity, request, framing, permit)
     }
 
     /// Records a request for a write checkpoint: its number comes back in the client's stream once everything that was
@@ -222,6 +236,14 @@ impl Inner {
         *compiled = Some((Arc::clone(deployed), config.clone()));
         Ok(config)
     }
+}
+
+fn lines(driver: StreamDriver) -> BoxStream<'static, Result<Bytes>> {
+    stream::unfold(driver, |mut driver| async move {
+        let item = driver.next().await?;
+        Some((item, driver))
+    })
+    .boxed()
 }
 
 /// SDKs send a UUID; what a client makes up is kept for long.

@@ -169,6 +169,7 @@ impl ServerSession {
             ServerEvent::Described { checksums, write_checkpoint } => self.described(&checksums, write_checkpoint)?,
             ServerEvent::Gone => self.gone()?,
             ServerEvent::Read(chunks) => self.read(chunks)?,
+            ServerEvent::Renewed(expiry) => (self.expiry, self.expiry_warned) = (expiry, false),
             ServerEvent::Closing => self.close(),
             ServerEvent::Tick => {}
         }

@@ -93,6 +93,10 @@ impl Bench {
 pub(crate) struct Client(BoxStream<'static, Result<Bytes>>);
 
 impl Client {
+    pub(crate) fn of(stream: BoxStream<'static, Result<Bytes>>) -> Self {
+        Self(stream)
+    }
+
     /// The next piece as it is; `None` if there is none now.
     pub(crate) fn bytes(&mut self) -> Option<Bytes> {
         self.0.next().now_or_never()?.transpose().unwrap()

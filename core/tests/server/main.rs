@@ -5,5 +5,6 @@ mod bench;
 mod clock;
 mod downloads;
 mod limits;
+mod renewal;
 mod slow_store;
 mod slow_stores;
