@@ -1,4 +1,4 @@
-//! A connection as a state machine: frames and time in, frames and commands out. It knows no socket and no runtime.
+//! A connection that speaks RSocket, as a state machine.
 
 #[cfg(test)]
 mod tests;
@@ -15,6 +15,7 @@ use super::document::Encoding;
 use super::limits::WebSocketLimits;
 use super::lines::Lines;
 use super::refusal::{MALFORMED, MEDIA_TYPE, NO_CREDENTIALS, NO_ROUTE, NO_TOKEN, TOO_MANY, UNAVAILABLE, text, text_of};
+use super::subprotocol::{Close, News, Outgoing, Output, Subprotocol};
 use crate::frame::{ErrorCode, Frame, FrameError, MAX_31, Payload, Reassembly, Setup};
 
 /// The one path that there is.
@@ -25,38 +26,6 @@ const LARGEST_PART: usize = 16_000_000;
 
 /// Whatever a client states, it is given so long between two signs of life.
 const SHORTEST_LIFETIME: Duration = Duration::from_secs(1);
-
-/// With which code a connection closes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Close {
-    /// Without one, as the official service does after an error that it has told.
-    Silent,
-    /// 1002: the rules of RSocket are broken.
-    Protocol,
-    /// 1003: a message that is not binary.
-    Unsupported,
-    /// 1008: a limit of time or number.
-    Policy,
-    /// 1009: too large.
-    TooLarge,
-}
-
-/// What the owner of the socket has to do, in this order.
-#[derive(Debug, PartialEq)]
-pub(super) enum Output {
-    /// Send this frame. A line in it counts against what the service may hold until the frame is let go.
-    Send(Frame),
-    /// Verify this token and report by [`Connection::authenticated`]. No frame may be given before.
-    Authenticate(String),
-    /// Open this stream; report by [`Connection::failed`] if that fails.
-    Open(u32, Box<SyncRequest>),
-    /// Get the next piece of this stream and report by [`Connection::pulled`].
-    Pull(u32),
-    /// Let go of this stream.
-    Drop(u32),
-    /// Close the connection. Nothing follows.
-    Close(Close),
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -83,7 +52,7 @@ pub(super) struct Connection {
     streams: BTreeMap<u32, Lines>,
     /// Since when there is no stream.
     idle: Time,
-    outputs: VecDeque<Output>,
+    outputs: VecDeque<Output<Frame>>,
 }
 
 impl Connection {
@@ -103,52 +72,8 @@ impl Connection {
         }
     }
 
-    /// What is to be done next.
-    pub(super) fn next(&mut self) -> Option<Output> {
-        self.outputs.pop_front()
-    }
-
-    /// When [`tick`](Self::tick) is to be called next.
-    pub(super) fn deadline(&self) -> Option<Time> {
-        match self.phase {
-            Phase::Setup | Phase::Authenticating => Some(self.begun + self.limits.setup_time),
-            Phase::Open => {
-                let idle = self.streams.is_empty().then_some(self.idle + self.limits.patience);
-                let blocked = self.streams.values().filter_map(|lines| self.deadline_of(lines));
-                blocked.chain(idle).chain([self.heard + self.lifetime]).min()
-            }
-            Phase::Closed => None,
-        }
-    }
-
     fn deadline_of(&self, lines: &Lines) -> Option<Time> {
         lines.deadline(self.limits.patience, self.expiry)
-    }
-
-    /// Time has passed.
-    pub(super) fn tick(&mut self, now: Time) {
-        match self.phase {
-            Phase::Setup | Phase::Authenticating if now >= self.begun + self.limits.setup_time => {
-                let reason = text(UNAVAILABLE, "the connection was not set up in time");
-                self.close(ErrorCode::REJECTED_SETUP, reason, Close::Policy);
-            }
-            Phase::Open if now >= self.heard + self.lifetime => {
-                let reason = text(UNAVAILABLE, "there was no sign of life for longer than SETUP states");
-                self.close(ErrorCode::CONNECTION_ERROR, reason, Close::Policy);
-            }
-            Phase::Open if self.streams.is_empty() && now >= self.idle + self.limits.patience => {
-                let reason = text(UNAVAILABLE, "there was no stream for too long");
-                self.close(ErrorCode::CONNECTION_CLOSE, reason, Close::Policy);
-            }
-            Phase::Open => {
-                let late = |lines: &Lines| self.deadline_of(lines).is_some_and(|deadline| now >= deadline);
-                let late: Vec<_> = self.streams.iter().filter(|(_, lines)| late(lines)).map(|(id, _)| *id).collect();
-                for stream in late {
-                    self.give_up(now, stream);
-                }
-            }
-            Phase::Setup | Phase::Authenticating | Phase::Closed => {}
-        }
     }
 
     /// A client that grants nothing has waited long enough, or its token has expired.
@@ -164,37 +89,8 @@ impl Connection {
         }
     }
 
-    /// A binary message has come.
-    pub(super) fn received(&mut self, now: Time, message: Bytes) {
-        if self.phase == Phase::Closed {
-            return;
-        }
-        let frame = match Frame::decode(message) {
-            Ok(frame) => frame,
-            Err(error) => return self.broken(&error),
-        };
-        match (self.phase, frame) {
-            (Phase::Setup, Frame::Setup(setup)) => self.set_up(setup),
-            (Phase::Setup, _) => {
-                let reason = text(MALFORMED, "the first frame is not SETUP");
-                self.close(ErrorCode::UNSUPPORTED_SETUP, reason, Close::Silent);
-            }
-            (Phase::Open, frame) => {
-                self.heard = now;
-                match self.reassembly.push(frame) {
-                    Ok(Some(whole)) => self.handle(now, whole),
-                    Ok(None) => {}
-                    Err(error) => self.broken(&error),
-                }
-            }
-            (Phase::Authenticating | Phase::Closed, _) => {
-                self.violated("a frame was read before the token was verified", Close::Protocol);
-            }
-        }
-    }
-
     /// The client has broken the rules: says so and closes.
-    pub(super) fn violated(&mut self, rule: &str, close: Close) {
+    fn breaks(&mut self, rule: &str, close: Close) {
         tracing::info!(rule, "a connection breaks the protocol and is closed");
         let code = if self.phase == Phase::Setup { ErrorCode::INVALID_SETUP } else { ErrorCode::CONNECTION_ERROR };
         self.close(code, text(MALFORMED, rule), close);
@@ -202,13 +98,7 @@ impl Connection {
 
     fn broken(&mut self, error: &FrameError) {
         let close = if *error == FrameError::TooLarge { Close::TooLarge } else { Close::Protocol };
-        self.violated(&error.to_string(), close);
-    }
-
-    /// There are too many connections.
-    pub(super) fn refuse_for_number(&mut self) {
-        let reason = text(TOO_MANY, "there are too many connections already (`WebSocketLimits::connections`)");
-        self.close(ErrorCode::REJECTED_SETUP, reason, Close::Silent);
+        self.breaks(&error.to_string(), close);
     }
 
     // ---- setup ---------------------------------------------------------------------------------------------------
@@ -257,25 +147,11 @@ impl Connection {
         token.map(str::to_owned).ok_or_else(|| text(NO_TOKEN, "`token` in SETUP is missing, or is not `Token <token>`"))
     }
 
-    /// The token was verified: when it expires, or why it is none.
-    pub(super) fn authenticated(&mut self, now: Time, verified: Result<Option<Time>>) {
-        if self.phase != Phase::Authenticating {
-            return;
-        }
-        match verified {
-            Ok(expiry) => {
-                self.phase = Phase::Open;
-                (self.heard, self.idle, self.expiry) = (now, now, expiry);
-            }
-            Err(error) => self.close(ErrorCode::REJECTED_SETUP, text_of(&error), Close::Silent),
-        }
-    }
-
     // ---- frames --------------------------------------------------------------------------------------------------
 
     fn handle(&mut self, now: Time, frame: Frame) {
         match frame {
-            Frame::Setup(_) => self.violated("a second SETUP", Close::Protocol),
+            Frame::Setup(_) => self.breaks("a second SETUP", Close::Protocol),
             Frame::Keepalive { respond: true, data, .. } => {
                 self.send(Frame::Keepalive { respond: false, position: 0, data });
             }
@@ -291,7 +167,7 @@ impl Connection {
             Frame::Other { ignorable: true, .. } => {}
             // Neither has an answer: a request without one, and metadata of the connection.
             Frame::Other { kind: 0x05 | 0x0c, .. } => {}
-            Frame::Other { .. } => self.violated("a frame of a type that is not known here", Close::Protocol),
+            Frame::Other { .. } => self.breaks("a frame of a type that is not known here", Close::Protocol),
             // Clients have no items to send; one may be on its way to a stream that has ended.
             Frame::Keepalive { .. } | Frame::Payload { .. } => {}
         }
@@ -299,7 +175,7 @@ impl Connection {
 
     fn open(&mut self, now: Time, stream: u32, initial: u32, payload: &Payload) {
         if self.streams.contains_key(&stream) {
-            return self.violated("a stream has the id of another", Close::Protocol);
+            return self.breaks("a stream has the id of another", Close::Protocol);
         }
         let error = |code, reason| Frame::Error { stream, code, message: reason };
         if stream.is_multiple_of(2) {
@@ -351,23 +227,8 @@ impl Connection {
 
     // ---- lines ---------------------------------------------------------------------------------------------------
 
-    /// Opening a stream has failed.
-    pub(super) fn failed(&mut self, now: Time, stream: u32, error: &Error) {
+    fn failed(&mut self, now: Time, stream: u32, error: &Error) {
         self.fail(now, stream, ErrorCode::APPLICATION_ERROR, text_of(error));
-    }
-
-    /// The next piece of a stream: whole lines, or its end.
-    pub(super) fn pulled(&mut self, now: Time, stream: u32, piece: Option<Result<Bytes>>) {
-        // It may have been cancelled meanwhile.
-        let Some(lines) = self.streams.get_mut(&stream) else { return };
-        match piece {
-            Some(Ok(piece)) => {
-                lines.hold(piece);
-                self.advance(now, stream);
-            }
-            Some(Err(error)) => self.failed(now, stream, &error),
-            None => self.complete(now, stream),
-        }
     }
 
     /// Sends what is granted, and asks for more when that is granted as well.
@@ -417,7 +278,7 @@ impl Connection {
         if self.phase != Phase::Closed {
             self.phase = Phase::Closed;
             self.outputs.extend(std::mem::take(&mut self.streams).into_keys().map(Output::Drop));
-            self.outputs.push_back(Output::Close(close));
+            self.outputs.push_back(Output::Close(close, ""));
         }
     }
 
@@ -428,8 +289,134 @@ impl Connection {
     }
 }
 
+impl Subprotocol for Connection {
+    type Frame = Frame;
+
+    fn next(&mut self) -> Option<Output<Frame>> {
+        self.outputs.pop_front()
+    }
+
+    fn deadline(&self) -> Option<Time> {
+        match self.phase {
+            Phase::Setup | Phase::Authenticating => Some(self.begun + self.limits.setup_time),
+            Phase::Open => {
+                let idle = self.streams.is_empty().then_some(self.idle + self.limits.patience);
+                let blocked = self.streams.values().filter_map(|lines| self.deadline_of(lines));
+                blocked.chain(idle).chain([self.heard + self.lifetime]).min()
+            }
+            Phase::Closed => None,
+        }
+    }
+
+    fn tick(&mut self, now: Time) {
+        match self.phase {
+            Phase::Setup | Phase::Authenticating if now >= self.begun + self.limits.setup_time => {
+                let reason = text(UNAVAILABLE, "the connection was not set up in time");
+                self.close(ErrorCode::REJECTED_SETUP, reason, Close::Policy);
+            }
+            Phase::Open if now >= self.heard + self.lifetime => {
+                let reason = text(UNAVAILABLE, "there was no sign of life for longer than SETUP states");
+                self.close(ErrorCode::CONNECTION_ERROR, reason, Close::Policy);
+            }
+            Phase::Open if self.streams.is_empty() && now >= self.idle + self.limits.patience => {
+                let reason = text(UNAVAILABLE, "there was no stream for too long");
+                self.close(ErrorCode::CONNECTION_CLOSE, reason, Close::Policy);
+            }
+            Phase::Open => {
+                let late = |lines: &Lines| self.deadline_of(lines).is_some_and(|deadline| now >= deadline);
+                let late: Vec<_> = self.streams.iter().filter(|(_, lines)| late(lines)).map(|(id, _)| *id).collect();
+                for stream in late {
+                    self.give_up(now, stream);
+                }
+            }
+            Phase::Setup | Phase::Authenticating | Phase::Closed => {}
+        }
+    }
+
+    fn received(&mut self, now: Time, message: Bytes) {
+        if self.phase == Phase::Closed {
+            return;
+        }
+        let frame = match Frame::decode(message) {
+            Ok(frame) => frame,
+            Err(error) => return self.broken(&error),
+        };
+        match (self.phase, frame) {
+            (Phase::Setup, Frame::Setup(setup)) => self.set_up(setup),
+            (Phase::Setup, _) => {
+                let reason = text(MALFORMED, "the first frame is not SETUP");
+                self.close(ErrorCode::UNSUPPORTED_SETUP, reason, Close::Silent);
+            }
+            (Phase::Open, frame) => {
+                self.heard = now;
+                match self.reassembly.push(frame) {
+                    Ok(Some(whole)) => self.handle(now, whole),
+                    Ok(None) => {}
+                    Err(error) => self.broken(&error),
+                }
+            }
+            (Phase::Authenticating | Phase::Closed, _) => {
+                self.breaks("a frame was read before the token was verified", Close::Protocol);
+            }
+        }
+    }
+
+    fn alive(&mut self, _: Time) {
+        // Signs of life are frames here.
+    }
+
+    fn violated(&mut self, rule: &'static str, close: Close) {
+        self.breaks(rule, close);
+    }
+
+    fn refuse_for_number(&mut self) {
+        let reason = text(TOO_MANY, "there are too many connections already (`WebSocketLimits::connections`)");
+        self.close(ErrorCode::REJECTED_SETUP, reason, Close::Silent);
+    }
+
+    fn authenticated(&mut self, now: Time, verified: Result<Option<Time>>) {
+        if self.phase != Phase::Authenticating {
+            return;
+        }
+        match verified {
+            Ok(expiry) => {
+                self.phase = Phase::Open;
+                (self.heard, self.idle, self.expiry) = (now, now, expiry);
+            }
+            Err(error) => self.close(ErrorCode::REJECTED_SETUP, text_of(&error), Close::Silent),
+        }
+    }
+
+    fn told(&mut self, now: Time, stream: u32, news: News) {
+        match news {
+            News::Piece(Some(Ok(piece))) => {
+                // It may have been cancelled meanwhile.
+                let Some(lines) = self.streams.get_mut(&stream) else { return };
+                lines.hold(piece);
+                self.advance(now, stream);
+            }
+            News::Piece(None) if self.streams.contains_key(&stream) => self.complete(now, stream),
+            News::Piece(Some(Err(error))) | News::Failed(error) if self.streams.contains_key(&stream) => {
+                self.failed(now, stream, &error);
+            }
+            // Streams are open at once, under the token of the connection; and there are no questions.
+            News::Piece(_) | News::Failed(_) | News::Opened(_) | News::Renewed(_) | News::WriteCheckpoint(_) => {}
+        }
+    }
+
+    fn leave(&mut self) {
+        // Clients close what has no stream.
+    }
+}
+
+impl Outgoing for Frame {
+    fn bytes(&self) -> Result<Bytes, String> {
+        self.encode().map_err(|error| error.to_string())
+    }
+}
+
 /// The frames of one line: a single one, unless RSocket has none that is so large.
-fn push_line(outputs: &mut VecDeque<Output>, stream: u32, mut line: Bytes) {
+fn push_line(outputs: &mut VecDeque<Output<Frame>>, stream: u32, mut line: Bytes) {
     loop {
         let part = line.split_to(line.len().min(LARGEST_PART));
         let follows = !line.is_empty();

@@ -7,26 +7,32 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::header::{
-    CONNECTION, CONTENT_TYPE, HeaderName, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
+    CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+    SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use axum::http::{HeaderMap, StatusCode, Version};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use hyper_util::rt::TokioIo;
 use serde_json::json;
-use syncline_core::{Clock, SyncService, SystemClock};
+use syncline_core::{Clock, SyncService, SystemClock, Time};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::handshake::server as handshake;
 use tokio_tungstenite::tungstenite::protocol::Role;
-use tokio_tungstenite::{WebSocketStream, accept_async_with_config};
+use tokio_tungstenite::{WebSocketStream, accept_hdr_async_with_config};
 
+use super::compact::Calls;
+use super::connection::Connection;
 use super::limits::WebSocketLimits;
 use super::refusal::NO_ROUTE;
 use super::socket::{Socket, config};
+use super::subprotocol::Subprotocol;
+use crate::compact;
 
 /// No limit is above this: a server has fewer sockets.
 const MOST_CONNECTIONS: u32 = 1 << 24;
@@ -113,17 +119,38 @@ impl WebSocketEndpoint {
             tracing::debug!(%error, "Nagle's algorithm stays on for a connection");
         }
         let begun = SystemClock.now();
-        let handshake = accept_async_with_config(stream, Some(config(&self.limits)));
+        let mut spoken = Spoken::RSocket;
+        #[allow(clippy::result_large_err, reason = "it is what the handshake takes")]
+        let answer = |request: &handshake::Request, mut response: handshake::Response| {
+            spoken = Spoken::negotiate(request.headers());
+            if let Some(name) = spoken.name() {
+                response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(name));
+            }
+            Ok(response)
+        };
+        let handshake = accept_hdr_async_with_config(stream, answer, Some(config(&self.limits)));
         match timeout(self.limits.setup_time, handshake).await {
-            Ok(Ok(socket)) => self.run(socket, begun).await,
+            Ok(Ok(socket)) => self.run(socket, spoken, begun).await,
             Ok(Err(error)) => tracing::debug!(%error, "a WebSocket handshake failed"),
             Err(_) => tracing::debug!("a WebSocket handshake took too long"),
         }
     }
 
-    async fn run<S: AsyncRead + AsyncWrite + Unpin>(self, socket: WebSocketStream<S>, begun: syncline_core::Time) {
+    async fn run<S: AsyncRead + AsyncWrite + Unpin>(self, socket: WebSocketStream<S>, spoken: Spoken, begun: Time) {
+        let limits = self.limits;
+        match spoken {
+            Spoken::RSocket => self.carry(socket, Connection::new(begun, limits), begun).await,
+            Spoken::Compact { compress } => self.carry(socket, Calls::new(begun, limits, compress), begun).await,
+        }
+    }
+
+    async fn carry<S, P>(self, socket: WebSocketStream<S>, connection: P, begun: Time)
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+        P: Subprotocol,
+    {
         let place = Arc::clone(&self.places).try_acquire_owned();
-        let socket = Socket::new(socket, self.service, self.limits, begun);
+        let socket = Socket::new(socket, connection, self.service, self.limits, begun);
         match place {
             Ok(_place) => socket.run().await,
             Err(_) => {
@@ -140,6 +167,7 @@ async fn upgrade(State(endpoint): State<WebSocketEndpoint>, mut request: Request
     let key = if request.version() == Version::HTTP_11 { handshake_key(request.headers()) } else { None };
     let Some(key) = key else { return no_route() };
     let accept = derive_accept_key(key.as_bytes());
+    let spoken = Spoken::negotiate(request.headers());
     let upgraded = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         let begun = SystemClock.now();
@@ -147,14 +175,49 @@ async fn upgrade(State(endpoint): State<WebSocketEndpoint>, mut request: Request
             Ok(Ok(io)) => {
                 let config = config(&endpoint.limits);
                 let socket = WebSocketStream::from_raw_socket(TokioIo::new(io), Role::Server, Some(config)).await;
-                endpoint.run(socket, begun).await;
+                endpoint.run(socket, spoken, begun).await;
             }
             Ok(Err(error)) => tracing::debug!(%error, "a connection was not upgraded"),
             Err(_) => tracing::debug!("a connection was not upgraded in time"),
         }
     });
     let headers = [(CONNECTION, "upgrade"), (UPGRADE, "websocket"), (SEC_WEBSOCKET_ACCEPT, accept.as_str())];
-    (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
+    let mut response = (StatusCode::SWITCHING_PROTOCOLS, headers).into_response();
+    if let Some(name) = spoken.name() {
+        response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(name));
+    }
+    response
+}
+
+/// What is spoken on a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Spoken {
+    /// By whoever asks for nothing else, as the official SDKs do, who name no subprotocol.
+    RSocket,
+    /// Syncline's own, in its first version.
+    Compact { compress: bool },
+}
+
+impl Spoken {
+    /// The first of what the client offers that is known here.
+    fn negotiate(headers: &HeaderMap) -> Self {
+        let offers = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
+        let known = |name: &str| match name.trim() {
+            compact::NAME => Some(Self::Compact { compress: false }),
+            compact::NAME_WITH_ZSTD => Some(Self::Compact { compress: true }),
+            _ => None,
+        };
+        offers.flat_map(|offer| offer.split(',')).find_map(known).unwrap_or(Self::RSocket)
+    }
+
+    /// What the server answers.
+    fn name(self) -> Option<&'static str> {
+        match self {
+            Self::RSocket => None,
+            Self::Compact { compress: false } => Some(compact::NAME),
+            Self::Compact { compress: true } => Some(compact::NAME_WITH_ZSTD),
+        }
+    }
 }
 
 /// The client's key, if this is the handshake of a WebSocket.
@@ -174,4 +237,29 @@ fn no_route() -> Response {
     let error = json!({ "name": "RequestError", "code": NO_ROUTE, "status": 404, "description": description });
     let body = json!({ "error": error }).to_string();
     (StatusCode::NOT_FOUND, [(CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_subprotocol_that_is_known_is_spoken_and_rsocket_without_one() {
+        let (plain, zstd) = (Spoken::Compact { compress: false }, Spoken::Compact { compress: true });
+        for (offers, spoken) in [
+            (&[][..], Spoken::RSocket),
+            (&["syncline.v1"], plain),
+            (&["syncline.v1.zstd, syncline.v1"], zstd),
+            (&["syncline.v1,syncline.v1.zstd"], plain),
+            (&["syncline.v2, graphql-ws", "syncline.v1"], plain),
+            (&["syncline.v2", "SYNCLINE.V1", "rsocket"], Spoken::RSocket),
+        ] {
+            let mut headers = HeaderMap::new();
+            for offer in offers {
+                headers.append(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(offer));
+            }
+            assert_eq!(Spoken::negotiate(&headers), spoken, "{offers:?}");
+            assert!(spoken.name().is_none_or(|name| offers.iter().any(|offer| offer.contains(name))));
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! The server's side: connections as state machines, and what carries them.
 
+mod compact;
 mod connection;
 mod document;
 mod endpoint;
@@ -7,7 +8,8 @@ mod limits;
 mod lines;
 mod refusal;
 mod socket;
-mod stream_task;
+mod subprotocol;
+mod task;
 
 pub use endpoint::{WebSocketEndpoint, router, router_with_limits, serve};
 pub use limits::WebSocketLimits;

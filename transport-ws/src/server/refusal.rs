@@ -24,28 +24,35 @@ pub(super) fn text(code: &str, message: &str) -> String {
     format!("[{code}] {message}")
 }
 
-/// The text that tells a client of this error. What is internal, and the causes of what is away, go to the log alone.
+/// The text that tells a client of this error.
 pub(super) fn text_of(error: &Error) -> String {
+    let (code, message) = told_of(error);
+    text(code, &message)
+}
+
+/// The code and the text that tell a client of this error. What is internal, and the causes of what is away, go to the log
+/// alone.
+pub(super) fn told_of(error: &Error) -> (&'static str, String) {
     match (error.kind(), error.code()) {
         // Told where it is counted, and not for each.
-        (_, Some(code @ TOO_MANY)) => text(code, error.message()),
+        (_, Some(code @ TOO_MANY)) => (code, error.message().to_owned()),
         (ErrorKind::Unauthorized, code) => {
             let code = code.unwrap_or(NO_CREDENTIALS);
             tracing::info!(code, %error, "a connection is not authorized");
-            text(code, &error.to_string())
+            (code, error.to_string())
         }
         (ErrorKind::Invalid | ErrorKind::Protocol, code) => {
             let code = code.unwrap_or(MALFORMED);
             tracing::info!(code, %error, "a request cannot be understood");
-            text(code, &error.to_string())
+            (code, error.to_string())
         }
         (ErrorKind::Unavailable | ErrorKind::Closed, code) => {
             tracing::warn!(%error, "a request cannot be answered now");
-            text(code.unwrap_or(UNAVAILABLE), error.message())
+            (code.unwrap_or(UNAVAILABLE), error.message().to_owned())
         }
         (_, code) => {
             tracing::error!(%error, "a request failed");
-            text(code.unwrap_or(MALFORMED), "an internal error; the server's log says more")
+            (code.unwrap_or(MALFORMED), "an internal error; the server's log says more".to_owned())
         }
     }
 }

@@ -16,10 +16,9 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{self, Message};
 
-use super::connection::{Close, Connection, Output};
 use super::limits::WebSocketLimits;
-use super::stream_task::{Pieces, Pulled, StreamTask};
-use crate::frame::Frame;
+use super::subprotocol::{Close, News, Outgoing, Output, Subprotocol};
+use super::task::{Pieces, Task, Teller, Times, Told, What};
 
 /// After the close, the client may take so long to read what it was told. A socket that is closed with something unread in
 /// it takes back what it has sent.
@@ -51,32 +50,37 @@ pub(super) fn config(limits: &WebSocketLimits) -> WebSocketConfig {
 struct Gone;
 
 /// One connection.
-pub(super) struct Socket<S> {
+pub(super) struct Socket<S, P> {
     socket: WebSocketStream<S>,
     /// Messages that go out together, as WebSocket frames them. The socket's own buffer would stay as large as it was once,
     /// while most connections are idle.
     outgoing: Vec<u8>,
-    connection: Connection,
+    connection: P,
     service: SyncService,
     limits: WebSocketLimits,
     identity: Option<Identity>,
     /// When the connection began.
     begun: Time,
-    streams: HashMap<u32, StreamTask>,
+    tasks: HashMap<u32, Task>,
     serial: u64,
-    pieces: mpsc::Sender<Pulled>,
-    pulled: mpsc::Receiver<Pulled>,
+    teller: mpsc::Sender<Told>,
+    told: mpsc::Receiver<Told>,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin, P: Subprotocol> Socket<S, P> {
     /// A connection whose handshake is done; it began at this time.
-    pub(super) fn new(socket: WebSocketStream<S>, service: SyncService, limits: WebSocketLimits, begun: Time) -> Self {
-        // Each stream has one piece on its way at most.
-        let (pieces, pulled) = mpsc::channel(limits.streams_per_connection.max(1));
-        let connection = Connection::new(begun, limits);
-        let (identity, streams, serial) = (None, HashMap::new(), 0);
+    pub(super) fn new(
+        socket: WebSocketStream<S>,
+        connection: P,
+        service: SyncService,
+        limits: WebSocketLimits,
+        begun: Time,
+    ) -> Self {
+        // Each task has one thing on its way at most, or two where a token is verified beside it.
+        let (teller, told) = mpsc::channel(limits.streams_per_connection.max(1));
+        let (identity, tasks, serial) = (None, HashMap::new(), 0);
         let outgoing = Vec::new();
-        Self { socket, outgoing, connection, service, limits, identity, begun, streams, serial, pieces, pulled }
+        Self { socket, outgoing, connection, service, limits, identity, begun, tasks, serial, teller, told }
     }
 
     /// Serves it until it is over.
@@ -105,23 +109,34 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
                     let (client_id, buckets) = (request.client_id.clone(), request.buckets.len());
                     match self.open(*request) {
                         Ok(lines) => {
-                            self.serial += 1;
-                            let task = StreamTask::start(stream, self.serial, lines, self.pieces.clone());
-                            self.streams.insert(stream, task);
+                            let task = Task::of_stream(lines, self.next_teller(stream));
+                            self.tasks.insert(stream, task);
                             let user = self.identity.as_ref().map(Identity::user_id);
                             tracing::info!(user, client_id, buckets, "a sync stream opens over WebSocket");
                         }
-                        Err(error) => self.connection.failed(SystemClock.now(), stream, &error),
+                        Err(error) => self.connection.told(SystemClock.now(), stream, News::Failed(error)),
+                    }
+                }
+                Output::Ask(call, ask) => {
+                    let (service, times) = (self.service.clone(), self.times());
+                    let task = Task::of_ask(*ask, service, times, self.next_teller(call));
+                    self.tasks.insert(call, task);
+                }
+                Output::Renew(call, token) => {
+                    let (service, times) = (self.service.clone(), self.times());
+                    if let Some(task) = self.tasks.get_mut(&call) {
+                        let teller = Teller { call, serial: task.serial, told: self.teller.clone() };
+                        task.verify(token, service, times, teller);
                     }
                 }
                 Output::Pull(stream) => {
-                    if let Some(task) = self.streams.get_mut(&stream) {
+                    if let Some(task) = self.tasks.get_mut(&stream) {
                         task.pull();
                     }
                 }
-                Output::Drop(stream) => drop(self.streams.remove(&stream)),
-                Output::Close(close) => {
-                    self.close(close).await;
+                Output::Drop(call) => drop(self.tasks.remove(&call)),
+                Output::Close(close, reason) => {
+                    self.close(close, reason).await;
                     return Err(Gone);
                 }
             }
@@ -129,10 +144,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         self.flush(self.limits.patience).await
     }
 
-    async fn send(&mut self, frame: &Frame) -> Result<(), Gone> {
-        let bytes = frame.encode().map_err(|error| {
+    fn next_teller(&mut self, call: u32) -> Teller {
+        self.serial += 1;
+        Teller { call, serial: self.serial, told: self.teller.clone() }
+    }
+
+    fn times(&self) -> Times {
+        Times { token: self.limits.setup_time, answer: self.limits.patience }
+    }
+
+    async fn send(&mut self, frame: &P::Frame) -> Result<(), Gone> {
+        let bytes = frame.bytes().map_err(|error| {
             // Only metadata can be too large, and no frame of a server has any.
-            tracing::error!(%error, "a frame cannot be written");
+            tracing::error!(error, "a frame cannot be written");
             Gone
         })?;
         if self.outgoing.len() + bytes.len() > TOGETHER {
@@ -168,10 +192,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         let left = (self.begun + self.limits.setup_time).since(SystemClock.now());
         let verified = match timeout(left, self.service.authenticate(token)).await {
             Ok(Ok(identity)) => {
-                let expiry = identity.expiry().map(|expiry| {
-                    let left = expiry.0.saturating_sub(SystemClock.wall().0);
-                    SystemClock.now() + Duration::from_millis(u64::try_from(left).unwrap_or(0))
-                });
+                let expiry = expiry_of(&identity);
                 self.identity = Some(identity);
                 Ok(expiry)
             }
@@ -198,10 +219,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         tokio::select! {
             message = self.socket.next() => self.received(message),
             // The channel cannot close: this end holds a sender.
-            Some(pulled) = self.pulled.next() => {
-                if self.streams.get(&pulled.stream).is_some_and(|task| task.serial == pulled.serial) {
-                    self.connection.pulled(SystemClock.now(), pulled.stream, pulled.piece);
-                }
+            Some(told) = self.told.next() => {
+                self.hear(told);
                 Ok(())
             }
             () = until => {
@@ -215,12 +234,37 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         }
     }
 
+    /// Passes on what happened in a task.
+    fn hear(&mut self, told: Told) {
+        let Some(task) = self.tasks.get_mut(&told.call).filter(|task| task.serial == told.serial) else { return };
+        let news = match told.what {
+            What::Opened(identity, renewal) => {
+                task.renewal = Some(renewal);
+                News::Opened(expiry_of(&identity))
+            }
+            What::Piece(piece) => News::Piece(piece),
+            What::Verified(verified) => News::Renewed(verified.and_then(|identity| match &task.renewal {
+                Some(renewal) => renewal.renew(&identity).map(|()| expiry_of(&identity)),
+                None => Err(Error::internal("a token was verified for what is no open stream")),
+            })),
+            What::Answered(Ok(number)) => News::WriteCheckpoint(number),
+            What::Answered(Err(error)) | What::Failed(error) => News::Failed(error),
+        };
+        let ended = matches!(news, News::Piece(None));
+        self.connection.told(SystemClock.now(), told.call, news);
+        if ended && !self.service.readiness().ready {
+            self.connection.leave();
+        }
+    }
+
     fn received(&mut self, message: Option<tungstenite::Result<Message>>) -> Result<(), Gone> {
         match message {
             Some(Ok(Message::Binary(message))) => self.connection.received(SystemClock.now(), message),
             Some(Ok(Message::Text(_))) => self.connection.violated("a message is text", Close::Unsupported),
             // Answered by the WebSocket itself.
-            Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
+            Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {
+                self.connection.alive(SystemClock.now());
+            }
             Some(Err(tungstenite::Error::Capacity(_))) => {
                 let rule = "a message is larger than `WebSocketLimits::request_bytes`";
                 self.connection.violated(rule, Close::TooLarge);
@@ -239,15 +283,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     }
 
     /// Says why, and waits until the client has read it.
-    async fn close(&mut self, close: Close) {
+    async fn close(&mut self, close: Close, reason: &'static str) {
         let code = match close {
             Close::Silent => None,
+            Close::Away => Some(CloseCode::Away),
             Close::Protocol => Some(CloseCode::Protocol),
             Close::Unsupported => Some(CloseCode::Unsupported),
             Close::Policy => Some(CloseCode::Policy),
             Close::TooLarge => Some(CloseCode::Size),
+            Close::Busy => Some(CloseCode::Again),
         };
-        let frame = code.map(|code| CloseFrame { code, reason: "".into() });
+        let frame = code.map(|code| CloseFrame { code, reason: reason.into() });
         if self.flush(LINGER).await.is_err() {
             return;
         }
@@ -264,9 +310,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     }
 }
 
-impl<S> Drop for Socket<S> {
+impl<S, P> Drop for Socket<S, P> {
     fn drop(&mut self) {
-        tracing::debug!(streams = self.streams.len(), "a WebSocket connection ends");
+        tracing::debug!(streams = self.tasks.len(), "a WebSocket connection ends");
     }
 }
 
@@ -284,6 +330,13 @@ fn put_head(out: &mut Vec<u8>, length: usize) {
             out.put_u64(length as u64);
         }
     }
+}
+
+/// When a token of this identity expires.
+fn expiry_of(identity: &Identity) -> Option<Time> {
+    let expiry = identity.expiry()?;
+    let left = expiry.0.saturating_sub(SystemClock.wall().0);
+    Some(SystemClock.now() + Duration::from_millis(u64::try_from(left).unwrap_or(0)))
 }
 
 async fn within<T, E: std::fmt::Display>(time: Duration, call: impl Future<Output = Result<T, E>>) -> Result<T, Gone> {

@@ -99,6 +99,7 @@ impl Talk {
         while let Some(output) = self.connection.next() {
             assert_eq!(self.closed, None, "{output:?} follows the close");
             match output {
+                Output::Ask(..) | Output::Renew(..) => panic!("{output:?} is none of RSocket"),
                 Output::Send(frame) => self.sent.push_back(frame.encode().unwrap()),
                 Output::Authenticate(_) => self.connection.authenticated(self.now, self.verdict.clone()),
                 Output::Open(stream, request) => self.opened.push((stream, *request)),
@@ -106,11 +107,11 @@ impl Talk {
                     let first = !self.pulled.contains(&stream);
                     self.pulled.push(stream);
                     if first {
-                        self.connection.pulled(self.now, stream, Some(Ok(self.piece.clone())));
+                        self.connection.told(self.now, stream, News::Piece(Some(Ok(self.piece.clone()))));
                     }
                 }
                 Output::Drop(stream) => self.dropped.push(stream),
-                Output::Close(close) => self.closed = Some(close),
+                Output::Close(close, _) => self.closed = Some(close),
             }
         }
     }
@@ -242,11 +243,11 @@ fn lines_are_sent_and_pulled_against_credit_alone() {
     talk.say(&Frame::RequestN { stream: 1, n: MAX_31 });
     assert_eq!(talk.pulled, [1, 1], "one piece at a time");
     for _ in 0..3 {
-        talk.connection.pulled(NOW, 1, Some(Ok(LINE.repeat(7).into())));
+        talk.connection.told(NOW, 1, News::Piece(Some(Ok(LINE.repeat(7).into()))));
         talk.settle();
         assert_eq!(talk.items(), 7, "the largest grant never ends");
     }
-    talk.connection.pulled(NOW, 1, None);
+    talk.connection.told(NOW, 1, News::Piece(None));
     talk.settle();
     assert!(matches!(talk.frame(), Frame::Payload { complete: true, next: false, .. }));
     assert_eq!(talk.dropped, [1]);
@@ -423,7 +424,7 @@ fn failures_are_told_on_their_stream() {
     talk.say(&request(1, 5));
     talk.items();
     let cause = std::io::Error::other("secret");
-    talk.connection.pulled(NOW, 1, Some(Err(Error::internal("broken").caused_by(cause))));
+    talk.connection.told(NOW, 1, News::Piece(Some(Err(Error::internal("broken").caused_by(cause)))));
     talk.settle();
     let (stream, code, message) = talk.error();
     assert_eq!((stream, code), (1, ErrorCode::APPLICATION_ERROR));
@@ -537,7 +538,7 @@ proptest! {
                 Step::Piece(lines) if talk.pulled.len() > answered => {
                     answered = talk.pulled.len();
                     given += lines as u64;
-                    talk.connection.pulled(talk.now, 1, Some(Ok(LINE.repeat(lines).into())));
+                    talk.connection.told(talk.now, 1, News::Piece(Some(Ok(LINE.repeat(lines).into()))));
                     talk.settle();
                 }
                 Step::Piece(_) => {}
