@@ -87,7 +87,7 @@ mod server;
 #[cfg(feature = "server")]
 pub use axum;
 #[cfg(feature = "client")]
-pub use client::WebSocketTransport;
+pub use client::{CompactTransport, WebSocketTransport};
 /// The TLS implementation whose configuration [`WebSocketTransport::tls`] takes.
 #[cfg(feature = "client")]
 pub use rustls;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use syncline_core::{Error, ErrorKind, Result, Time};
 
+use super::refusal::refused;
 use crate::frame::{ErrorCode, Frame, Payload, Reassembly, Setup};
 
 /// How many lines the server may send ahead of what was taken.
@@ -154,43 +155,12 @@ impl Conversation {
     }
 }
 
-/// The codes that a server may give, and what they mean for the client.
-const CODES: &[(&str, ErrorKind)] = &[
-    ("PSYNC_S2001", ErrorKind::Protocol),
-    ("PSYNC_S2002", ErrorKind::Protocol),
-    ("PSYNC_S2003", ErrorKind::Unavailable),
-    ("PSYNC_S2004", ErrorKind::Protocol),
-    ("PSYNC_S2101", ErrorKind::Unauthorized),
-    ("PSYNC_S2102", ErrorKind::Unauthorized),
-    ("PSYNC_S2103", ErrorKind::Unauthorized),
-    ("PSYNC_S2104", ErrorKind::Unauthorized),
-    ("PSYNC_S2105", ErrorKind::Unauthorized),
-    ("PSYNC_S2106", ErrorKind::Unauthorized),
-    ("PSYNC_S2204", ErrorKind::Unavailable),
-    ("PSYNC_S2302", ErrorKind::Unavailable),
-    ("PSYNC_S2304", ErrorKind::Unavailable),
-    ("PSYNC_S2305", ErrorKind::Protocol),
-];
-
 /// The error that a server states: its text begins with a code in brackets.
 fn refusal(code: ErrorCode, text: &str) -> Error {
     let stated = text.strip_prefix('[').and_then(|text| text.split_once(']')).map(|(code, _)| code);
-    let known = stated.and_then(|stated| CODES.iter().find(|(code, _)| *code == stated));
-    let kind = match (known, stated) {
-        (Some((_, kind)), _) => *kind,
-        // Whatever else is wrong with the credentials.
-        (None, Some(stated)) if stated.starts_with("PSYNC_S21") => ErrorKind::Unauthorized,
-        (None, _) if [ErrorCode::INVALID_SETUP, ErrorCode::UNSUPPORTED_SETUP, ErrorCode::INVALID].contains(&code) => {
-            ErrorKind::Protocol
-        }
-        (None, _) => ErrorKind::Unavailable,
-    };
-    let text: String = text.chars().take(500).collect();
-    let error = Error::new(kind, format!("the server refused the stream: {text}"));
-    match known {
-        Some((code, _)) => error.with_code(code),
-        None => error,
-    }
+    let senseless = [ErrorCode::INVALID_SETUP, ErrorCode::UNSUPPORTED_SETUP, ErrorCode::INVALID].contains(&code);
+    let otherwise = if senseless { ErrorKind::Protocol } else { ErrorKind::Unavailable };
+    refused(stated.unwrap_or_default(), text, otherwise)
 }
 
 #[cfg(test)]

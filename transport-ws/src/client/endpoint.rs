@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::StatusCode;
-use http::header::{HeaderValue, USER_AGENT};
+use http::header::{HeaderValue, SEC_WEBSOCKET_PROTOCOL, USER_AGENT};
 use http::uri::{Parts, PathAndQuery, Scheme, Uri};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{WebSocketStream, client_async_with_config, tungstenite};
 
@@ -63,8 +64,14 @@ impl Endpoint {
         Ok(Self { uri, host, port, tls })
     }
 
-    /// Connects, to take lines of so many bytes. Bounded in time by its caller.
-    pub(super) async fn connect(&self, tls: &Arc<ClientConfig>, line_bytes: usize) -> Result<Socket> {
+    /// Connects, to take messages of so many bytes, and to speak one of the subprotocols that are offered if there are any.
+    /// Bounded in time by its caller.
+    pub(super) async fn connect(
+        &self,
+        tls: &Arc<ClientConfig>,
+        message_bytes: usize,
+        offered: Option<&'static str>,
+    ) -> Result<Socket> {
         let away = |error: std::io::Error| Error::unavailable("the server cannot be reached").caused_by(error);
         let tcp = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(away)?;
         if let Err(error) = tcp.set_nodelay(true) {
@@ -80,10 +87,13 @@ impl Endpoint {
         let mut request = self.uri.clone().into_client_request().map_err(failed)?;
         let user_agent = HeaderValue::from_static(concat!("syncline/", env!("CARGO_PKG_VERSION")));
         request.headers_mut().insert(USER_AGENT, user_agent);
+        if let Some(offered) = offered {
+            request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(offered));
+        }
         let config = WebSocketConfig::default()
             .read_buffer_size(32 << 10)
-            .max_message_size(Some(line_bytes))
-            .max_frame_size(Some(line_bytes));
+            .max_message_size(Some(message_bytes))
+            .max_frame_size(Some(message_bytes));
         let (socket, _) = client_async_with_config(request, Watched::new(io), Some(config)).await.map_err(failed)?;
         Ok(socket)
     }
@@ -101,6 +111,9 @@ pub(super) fn failed(error: tungstenite::Error) -> Error {
                 _ => ErrorKind::Protocol,
             };
             Error::new(kind, format!("the server answered a WebSocket handshake with {status}; check the endpoint"))
+        }
+        tungstenite::Error::Protocol(ProtocolError::SecWebSocketSubProtocolError(error)) => {
+            Error::protocol("the server does not speak what this client does; check its version").caused_by(error)
         }
         tungstenite::Error::Capacity(error) => {
             Error::protocol("the server sent a line that is larger than this client takes").caused_by(error)

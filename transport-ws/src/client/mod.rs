@@ -1,9 +1,12 @@
-//! The client's side: a conversation without a socket, and what carries it.
+//! The client's side: conversations without a socket, and what carries them.
 
+mod compact;
 mod conversation;
 mod endpoint;
 mod pump;
+mod refusal;
 mod transport;
 mod watched;
 
+pub use compact::CompactTransport;
 pub use transport::WebSocketTransport;

@@ -89,8 +89,9 @@ impl<W: Transport> Transport for WebSocketTransport<W> {
     async fn open(&self, request: &SyncRequest, credentials: &Credentials) -> Result<LineStream> {
         let request = serde_json::to_vec(request)
             .map_err(|error| Error::internal("the request cannot be written as JSON").caused_by(error))?;
-        let socket =
-            timeout(self.answer_timeout, self.endpoint.connect(&self.tls, self.line_bytes)).await.map_err(|_| {
+        let socket = timeout(self.answer_timeout, self.endpoint.connect(&self.tls, self.line_bytes, None))
+            .await
+            .map_err(|_| {
                 let limit = self.answer_timeout.as_secs_f64();
                 Error::unavailable(format!("the server did not answer within {limit} s"))
             })??;

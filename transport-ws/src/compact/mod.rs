@@ -21,6 +21,9 @@ pub const NAME_WITH_ZSTD: &str = "syncline.v1.zstd";
 /// How many bytes of lines a frame has at most, once they are decompressed.
 pub const MOST_LINE_BYTES: usize = 64 << 10;
 
+/// How many calls a connection has at once: a server takes so many, and a client makes another connection for more.
+pub const MOST_CALLS: usize = 8;
+
 /// What a client says. A call is a stream or a question; its number is greater than that of every call before.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum ClientFrame {
