@@ -1,0 +1,8 @@
+//! The compact subprotocol over real sockets.
+#![cfg(all(feature = "server", feature = "client"))]
+#![allow(clippy::unwrap_used)]
+
+mod bench;
+mod hostile;
+mod kept;
+mod tokens;
