@@ -35,10 +35,14 @@ pub(crate) enum Name {
     ManyBucketsRight,
     ManyRowsRight,
     StreamBucketBytes,
+    CompactBytes,
+    CompactEncode,
+    CompactDecode,
+    ServeCompact,
 }
 
 impl Name {
-    pub(crate) const ALL: [Self; 30] = [
+    pub(crate) const ALL: [Self; 34] = [
         Self::WalReceive,
         Self::ReplicateTxn1,
         Self::ReplicateTxn100,
@@ -69,6 +73,10 @@ impl Name {
         Self::ManyBucketsRight,
         Self::ManyRowsRight,
         Self::StreamBucketBytes,
+        Self::CompactBytes,
+        Self::CompactEncode,
+        Self::CompactDecode,
+        Self::ServeCompact,
     ];
 
     pub(crate) fn text(self) -> &'static str {
@@ -103,6 +111,10 @@ impl Name {
             Self::ManyBucketsRight => "many_buckets_right",
             Self::ManyRowsRight => "many_rows_right",
             Self::StreamBucketBytes => "stream_bucket_bytes",
+            Self::CompactBytes => "compact_bytes",
+            Self::CompactEncode => "compact_encode",
+            Self::CompactDecode => "compact_decode",
+            Self::ServeCompact => "serve_compact",
         }
     }
 
@@ -127,7 +139,11 @@ impl Name {
             | Self::ManyBucketsChange
             | Self::ManyBucketsRight
             | Self::ManyRowsRight
-            | Self::StreamBucketBytes => return None,
+            | Self::StreamBucketBytes
+            | Self::CompactBytes
+            | Self::CompactEncode
+            | Self::CompactDecode
+            | Self::ServeCompact => return None,
             Self::ReplicateTxn1 => 4_100.0,
             Self::ReplicateTxn100 => 5_400.0,
             Self::ReplicateTxn10000 => 4_900.0,
@@ -149,7 +165,12 @@ impl Name {
 
     fn unit(self) -> &'static str {
         match self {
-            Self::ServeNdjson | Self::ServeBson | Self::ServeHot => "operations/s",
+            Self::ServeNdjson
+            | Self::ServeBson
+            | Self::ServeHot
+            | Self::CompactEncode
+            | Self::CompactDecode
+            | Self::ServeCompact => "operations/s",
             Self::LatencyP50
             | Self::LatencyP99
             | Self::Fanout1000
@@ -160,9 +181,11 @@ impl Name {
             | Self::ManyBucketsRight
             | Self::ManyRowsRight => "ms",
             Self::Resolve => "requests/s",
-            Self::BucketBytes | Self::IdleConnectionBytes | Self::IdleWebsocketBytes | Self::StreamBucketBytes => {
-                "bytes"
-            }
+            Self::BucketBytes
+            | Self::IdleConnectionBytes
+            | Self::IdleWebsocketBytes
+            | Self::StreamBucketBytes
+            | Self::CompactBytes => "bytes",
             Self::ServerRssMb => "MB",
             Self::CpuPerMillionRows => "s",
             _ => "rows/s",

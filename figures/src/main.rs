@@ -26,6 +26,7 @@ mod replicate;
 mod serve;
 mod stream_buckets;
 mod wal;
+mod wire;
 
 use anyhow::{Result, bail, ensure};
 use clap::Parser;
@@ -155,5 +156,9 @@ async fn measure(name: Name, bench: &Bench, latencies: &mut Measured) -> Result<
         Name::ManyBucketsRight => many_buckets::right(bench).await,
         Name::ManyRowsRight => many_buckets::right_beside_many_rows(bench).await,
         Name::StreamBucketBytes => stream_buckets::bytes(bench).await,
+        Name::CompactBytes => wire::bytes(),
+        Name::CompactEncode => wire::encode(bench),
+        Name::CompactDecode => wire::decode(bench),
+        Name::ServeCompact => wire::serve(bench).await,
     }
 }

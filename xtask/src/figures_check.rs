@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 /// Every figure that there is.
-const NAMES: [&str; 30] = [
+const NAMES: [&str; 34] = [
     "wal_receive",
     "replicate_txn_1",
     "replicate_txn_100",
@@ -35,6 +35,10 @@ const NAMES: [&str; 30] = [
     "many_buckets_right",
     "many_rows_right",
     "stream_bucket_bytes",
+    "compact_bytes",
+    "compact_encode",
+    "compact_decode",
+    "serve_compact",
 ];
 const TEXTS: [&str; 3] = ["name", "unit", "note"];
 const NUMBERS: [&str; 3] = ["ours", "against", "ratio"];
