@@ -1,5 +1,7 @@
-//! RSocket over WebSocket for Syncline, as the official SDKs speak it: the one for React Native where it cannot read a stream
-//! over HTTP, the one for Kotlin on Apple's systems, and all for JavaScript when they are told to.
+//! WebSocket for Syncline. RSocket, as the official SDKs speak it: the one for React Native where it cannot read a stream over
+//! HTTP, the one for Kotlin on Apple's systems, and all for JavaScript when they are told to. And `syncline.v1`, a compact
+//! subprotocol of our own, which clients of Syncline get from the same endpoint by [`CompactTransport`]: one connection for all
+//! streams and write checkpoints. `docs/protocol.md` has its rules; the rest of this page is about RSocket.
 //!
 //! The server's side is a route beside those of `syncline-transport-http`, or [`serve`] on a port of its own. Clients ask for
 //! write checkpoints by HTTP in any case, so a server needs both; and so [`WebSocketTransport`] is given another transport

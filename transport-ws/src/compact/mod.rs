@@ -24,6 +24,7 @@ pub const MOST_LINE_BYTES: usize = 64 << 10;
 /// How many calls a connection has at once: a server takes so many, and a client makes another connection for more.
 pub const MOST_CALLS: usize = 8;
 
+// region: client
 /// What a client says. A call is a stream or a question; its number is greater than that of every call before.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum ClientFrame {
@@ -67,7 +68,9 @@ pub enum ClientFrame {
         call: u32,
     },
 }
+// endregion: client
 
+// region: server
 /// What a server says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum ServerFrame {
@@ -119,6 +122,7 @@ pub enum ServerFrame {
         message: String,
     },
 }
+// endregion: server
 
 impl ClientFrame {
     /// The frame that these bytes are, all of them.

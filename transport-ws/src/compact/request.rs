@@ -7,6 +7,7 @@ use serde_json::{Map, Value as Json};
 use syncline_core::protocol::{BucketPosition, RequestedStreams, RequestedSubscription, SyncRequest};
 use syncline_core::{Error, OpId, Result};
 
+// region: request
 /// A [`SyncRequest`], without what lines say of themselves here.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Request {
@@ -50,6 +51,7 @@ pub struct Subscription {
     /// A priority that overrides that of the config.
     pub priority: Option<u8>,
 }
+// endregion: request
 
 impl Request {
     /// The request in its form for a frame.
