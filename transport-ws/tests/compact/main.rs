@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bench;
+mod client;
 mod hostile;
 mod kept;
 mod tokens;
