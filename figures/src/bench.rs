@@ -123,16 +123,15 @@ impl Bench {
         self.replicate_into(source, store)
     }
 
+    /// The same by another sync config.
+    pub(crate) async fn replicate_by(&self, source: &Source, sync_config: &str) -> Result<Running> {
+        let store = SqliteBucketStore::open(self.file("buckets")).await?;
+        run(source, sync_config, store)
+    }
+
     /// Replicates into this store.
     pub(crate) fn replicate_into(&self, source: &Source, store: SqliteBucketStore) -> Result<Running> {
-        let replicator = Replicator::new(source.wal()?, SyncConfig::parse(SYNC_CONFIG)?, store.clone());
-        let running = replicator.run();
-        let task = Task::spawn(async move {
-            if let Err(error) = running.await {
-                eprintln!("replication stopped: {error}");
-            }
-        });
-        Ok(Running { store, task })
+        run(source, SYNC_CONFIG, store)
     }
 
     /// Serves this store to everyone on a port of its own.
@@ -286,4 +285,15 @@ pub(crate) fn resident() -> Result<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("there is no VmRSS")?;
     let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse().context("VmRSS is no number")?;
     Ok(kilobytes * 1_024)
+}
+
+fn run(source: &Source, sync_config: &str, store: SqliteBucketStore) -> Result<Running> {
+    let replicator = Replicator::new(source.wal()?, SyncConfig::parse(sync_config)?, store.clone());
+    let running = replicator.run();
+    let task = Task::spawn(async move {
+        if let Err(error) = running.await {
+            eprintln!("replication stopped: {error}");
+        }
+    });
+    Ok(Running { store, task })
 }

@@ -13,14 +13,14 @@ use syncline_transport_http::HttpTransport;
 use crate::bench::{Begun, Bench, DEADLINE, Server, Task, Times};
 use crate::figure::{Figure, Name};
 
-/// A client that only reads.
+/// A client that only reads, by this token.
 #[derive(Debug)]
-struct Reader;
+struct Reader(String);
 
 #[async_trait]
 impl Connector for Reader {
     async fn credentials(&self) -> Result<Credentials, BoxError> {
-        Ok(Credentials::new("anyone"))
+        Ok(Credentials::new(self.0.as_str()))
     }
 
     async fn upload(&self, _: &LocalTransaction, _: &Credentials) -> Result<Uploaded, BoxError> {
@@ -41,9 +41,14 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) async fn start(bench: &Bench, server: &Server) -> Result<Self> {
+        Self::start_as(bench, server, "anyone").await
+    }
+
+    /// The same with this token.
+    pub(crate) async fn start_as(bench: &Bench, server: &Server, token: &str) -> Result<Self> {
         let columns = Table::new("todos").text("list_id").text("title").integer("done").text("created_at");
         let db = Database::open(bench.file("client"), Schema::new().table(columns)).await?;
-        let sync = SyncClient::new(db.clone(), HttpTransport::new(&server.endpoint)?, Reader);
+        let sync = SyncClient::new(db.clone(), HttpTransport::new(&server.endpoint)?, Reader(token.to_owned()));
         let running = sync.run();
         let task = Task::spawn(async move {
             if let Err(error) = running.await {

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -50,6 +51,7 @@ pub(crate) enum Asked {
 pub(crate) struct Took {
     pub(crate) megabytes: f64,
     pub(crate) processor: f64,
+    pub(crate) seconds: f64,
 }
 
 /// A process on an errand; it ends with this.
@@ -91,6 +93,7 @@ pub(crate) async fn run() -> Result<bool> {
     let Ok(errand) = std::env::var(ERRAND) else { return Ok(false) };
     match serde_json::from_str(&errand)? {
         Errand::Replicate { url, slot, store, rows } => {
+            let began = Instant::now();
             let store = SqliteBucketStore::open(store).await?;
             let source = PostgresSource::new(&url)?.publication("syncline").slot(slot);
             let replicator = Replicator::new(source, SyncConfig::parse(SYNC_CONFIG)?, store.clone());
@@ -99,7 +102,8 @@ pub(crate) async fn run() -> Result<bool> {
                 done = until_operations(&store, rows) => done?,
             }
             let megabytes = memory("VmHWM:").context("this system does not tell memory")? / 1_048_576.0;
-            say(&Took { megabytes, processor: processor_seconds() })?;
+            let seconds = began.elapsed().as_secs_f64();
+            say(&Took { megabytes, processor: processor_seconds(), seconds })?;
         }
         Errand::Connect { address, protocol } => {
             let mut asked = BufReader::new(tokio::io::stdin()).lines();

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use futures::TryStreamExt;
 use serde::Deserialize;
 
-use crate::bench::{Bench, DEADLINE};
+use crate::bench::{Bench, DEADLINE, Source};
 use crate::client::Client;
 use crate::figure::{Figure, Name, percentile};
 
@@ -42,20 +42,28 @@ impl Latencies {
 
 async fn measure(bench: &Bench, rows: u64) -> Result<Vec<f64>> {
     let source = bench.database(rows).await?;
-    let id: String = source.sql.query_one("SELECT id::text FROM todos LIMIT 1", &[]).await?.get(0);
     let running = bench.replicate(&source).await?;
     running.until_operations(rows).await?;
     let server = bench.serve(running.store.clone()).await?;
     let client = Client::start(bench, &server).await?;
     client.until_rows(rows).await?;
+    let latencies = updates(bench, &source, &client, 0).await?;
+    client.stop();
+    server.stop().await;
+    running.stop().await;
+    Ok(latencies)
+}
 
+/// Milliseconds from the commit of an update to a client's query, sorted; `round` tells these updates apart from others.
+pub(crate) async fn updates(bench: &Bench, source: &Source, client: &Client, round: usize) -> Result<Vec<f64>> {
+    let id: String = source.sql.query_one("SELECT id::text FROM todos ORDER BY id LIMIT 1", &[]).await?.get(0);
     let mut watch = client.db.query::<Title>("SELECT title FROM todos WHERE id = ?1").bind(id.as_str()).watch();
     let update = source.sql.prepare("UPDATE todos SET title = $1 WHERE id = $2::text::uuid").await?;
     let mut latencies = Vec::new();
     let mut next = tokio::time::interval(Duration::from_millis(50));
     for number in 0..bench.updates {
         next.tick().await;
-        let wanted = format!("update {number}");
+        let wanted = format!("update {round}.{number}");
         source.sql.execute(&update, &[&wanted, &id]).await?;
         let committed = Instant::now();
         let seen = async {
@@ -69,9 +77,6 @@ async fn measure(bench: &Bench, rows: u64) -> Result<Vec<f64>> {
         tokio::time::timeout(DEADLINE, seen).await.context("an update did not arrive in time")??;
         latencies.push(committed.elapsed().as_secs_f64() * 1_000.0);
     }
-    client.stop();
-    server.stop().await;
-    running.stop().await;
     latencies.sort_by(f64::total_cmp);
     Ok(latencies)
 }

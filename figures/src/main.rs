@@ -23,6 +23,7 @@ mod many_buckets;
 mod memory;
 mod occurrences;
 mod replicate;
+mod scaling;
 mod serve;
 mod stream_buckets;
 mod wal;
@@ -59,6 +60,9 @@ struct Arguments {
     /// Updates whose latency is measured, 20 a second, for each of two sizes of bucket.
     #[arg(long, default_value_t = 400)]
     updates: u32,
+    /// Instead of figures: tables of what grows with rows, streams and buckets. They take some minutes and gigabytes.
+    #[arg(long)]
+    scaling: bool,
 }
 
 #[tokio::main]
@@ -84,6 +88,10 @@ async fn main() -> Result<()> {
         arguments.only.iter().map(find).collect::<Result<_>>()?
     };
     let bench = Bench::start(arguments.rows, arguments.changes, arguments.runs, arguments.updates).await?;
+    if arguments.scaling {
+        println!("{}", scaling::tables(&bench).await?);
+        return Ok(());
+    }
     let (mut figures, mut failed) = (Vec::new(), Vec::new());
     let mut latencies = Measured::NotYet;
     for name in chosen {

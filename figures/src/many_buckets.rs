@@ -20,6 +20,8 @@ use crate::occurrences::{COMPLETE, Occurrences};
 
 const MANY: usize = 10_000;
 const FEW: usize = 10;
+/// Users of so many are compared with both.
+const SOME: usize = 1_000;
 /// Changes that are measured.
 const CHANGES: usize = 25;
 
@@ -62,8 +64,10 @@ impl Server {
                 tx.put("projects", json!({ "id": project, "org": org }))?;
                 tx.put("tasks", json!({ "id": format!("task{number}"), "project": project, "title": "as it was" }))?;
                 tx.put("members", json!({ "id": format!("many{number}"), "user_id": "many", "org": org }))?;
-                if number < FEW {
-                    tx.put("members", json!({ "id": format!("few{number}"), "user_id": "few", "org": org }))?;
+                for (user, buckets) in [("few", FEW), ("some", SOME)] {
+                    if number < buckets {
+                        tx.put("members", json!({ "id": format!("{user}{number}"), "user_id": user, "org": org }))?;
+                    }
                 }
             }
             Ok(())
@@ -152,24 +156,60 @@ pub(crate) async fn start(bench: &Bench) -> Result<Figure> {
 /// Until a changed row has come.
 pub(crate) async fn change(_: &Bench) -> Result<Figure> {
     let note = format!("a changed row to a user of {MANY} buckets; against the same to one of {FEW}");
-    compare(Name::ManyBucketsChange, note, |server, number| {
-        let row = json!({ "id": "task1", "project": "project1", "title": format!("changed {number} times") });
-        Ok(server.source.put("tasks", row)?)
-    })
-    .await
+    compare(Name::ManyBucketsChange, note, change_row).await
+}
+
+fn change_row(server: &Server, number: usize) -> Result<()> {
+    let row = json!({ "id": "task1", "project": "project1", "title": format!("changed {number} times") });
+    Ok(server.source.put("tasks", row)?)
 }
 
 /// Until the rows of a right that was given have come.
 pub(crate) async fn right(_: &Bench) -> Result<Figure> {
     let note = format!("one bucket more for a user of {MANY}; against the same for one of {FEW}");
-    compare(Name::ManyBucketsRight, note, |server, number| {
-        let project = format!("another{number}");
-        Ok(server.source.transaction(|tx| {
-            tx.put("tasks", json!({ "id": format!("of {project}"), "project": project, "title": "new" }))?;
-            tx.put("projects", json!({ "id": project, "org": "org1" }))
-        })?)
-    })
-    .await
+    compare(Name::ManyBucketsRight, note, add_bucket).await
+}
+
+fn add_bucket(server: &Server, number: usize) -> Result<()> {
+    let project = format!("another{number}");
+    Ok(server.source.transaction(|tx| {
+        tx.put("tasks", json!({ "id": format!("of {project}"), "project": project, "title": "new" }))?;
+        tx.put("projects", json!({ "id": project, "org": "org1" }))
+    })?)
+}
+
+/// Milliseconds that a user's stream takes.
+#[derive(Debug)]
+pub(crate) struct UserTook {
+    /// Until it is complete for the first time.
+    pub(crate) first: f64,
+    /// Until a changed row has come.
+    pub(crate) change: f64,
+    /// Until the rows of one more bucket have come.
+    pub(crate) right: f64,
+}
+
+/// What it takes with 10, 1 000 or 10 000 buckets.
+pub(crate) async fn of(buckets: usize) -> Result<UserTook> {
+    let user = match buckets {
+        FEW => "few",
+        SOME => "some",
+        MANY => "many",
+        _ => bail!("nobody has {buckets} buckets"),
+    };
+    let mut server = Server::start()?;
+    // Until all is replicated.
+    server.open("few", SyncRequest::default()).await?;
+    let mut firsts = Vec::new();
+    for _ in 0..5 {
+        let began = Instant::now();
+        server.open(user, SyncRequest::default()).await?;
+        firsts.push(began.elapsed().as_secs_f64() * 1_000.0);
+    }
+    let mut reader = server.open(user, SyncRequest::default()).await?;
+    let change = server.after(&mut reader, change_row).await?;
+    let right = server.after(&mut reader, add_bucket).await?;
+    Ok(UserTook { first: median(firsts), change, right })
 }
 
 /// The same where the user's lookup has as many rows, one of which is new.

@@ -12,7 +12,7 @@ use crate::figure::{Figure, Name, median};
 const CONNECTIONS: [usize; 2] = [1_000, 9_000];
 
 /// The initial replication of a table.
-async fn replicate(bench: &Bench, rows: u64) -> Result<Took> {
+pub(crate) async fn replicate(bench: &Bench, rows: u64) -> Result<Took> {
     let source = bench.database(rows).await?;
     let (url, slot, store) = (source.url.clone(), source.slot.clone(), bench.file("buckets"));
     Process::start(&Errand::Replicate { url, slot, store, rows })?.says().await
