@@ -322,7 +322,8 @@ fn what_is_still_to_be_sent_of_a_bucket_is_not_forgotten_when_another_one_goes()
     session.describe(&[0, 0, 5_000], None);
     session.sent(1);
     session.read(vec![answer(1..=1_000, 1_000, true)]);
-    session.checkpoint(6_000, touched(&[]), these(&[1, 2], 3));
+    let gone = ResolvedStreams { gone: [bucket(0)].into(), ..ResolvedStreams::default() };
+    session.checkpoint(6_000, touched(&[]), Some(gone));
     session.sent(1);
     session.read(vec![answer(1_001..=2_000, 2_000, true)]);
     session.sent(1);

@@ -23,8 +23,8 @@ const CHUNK_BYTES: usize = 8 * 1024 * 1024;
 /// Rows that are handed on together.
 const EVENT_ROWS: usize = 1_000;
 /// One resumable unit: after this many rows, bytes or seconds it is closed.
-const UNIT_ROWS: usize = 50_000;
-const UNIT_BYTES: usize = 32 * 1024 * 1024;
+const UNIT_ROWS: usize = 10_000;
+const UNIT_BYTES: usize = 8 * 1024 * 1024;
 const UNIT_TIME: Duration = Duration::from_secs(2);
 
 /// How often the slot is looked at, since a long reading may outlast what the server keeps.
