@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use futures::StreamExt;
-use syncline_core::memory::TokenIsUser;
+use syncline_core::memory::{MemoryTransport, TokenIsUser};
 use syncline_core::protocol::{
     BucketDescription, CheckpointDiffLine, ClientLine, DataHeader, Framing, LineDecoder, SubscriptionReason,
     SyncRequest,
@@ -15,8 +15,7 @@ use syncline_core::{
     BucketPriority, Checksum, Chunk, ChunkBuilder, Credentials, OpId, OperationKind, OperationRef, ServiceLimits,
     SyncService, Transport, WriteCheckpoint,
 };
-use syncline_transport_http::HttpTransport;
-use syncline_transport_ws::CompactTransport;
+use syncline_transport_ws::{CompactTransport, WebSocketTransport};
 
 use crate::bench::{Begun, Bench, DEADLINE, Task, Times};
 use crate::figure::{Figure, Name, median, number};
@@ -84,15 +83,14 @@ pub(crate) fn decode(bench: &Bench) -> Result<Figure> {
     Ok(figure(Name::CompactDecode, rates))
 }
 
-/// Operations a second of a bucket, from the store to a client's lines: over WebSocket, against BSON over HTTP.
+/// Operations a second of a bucket, from the store to a client's lines: against BSON by RSocket, over the same sockets.
 pub(crate) async fn serve(bench: &Bench) -> Result<Figure> {
     let source = bench.database(bench.rows).await?;
     let running = bench.replicate(&source).await?;
     running.until_operations(bench.rows).await?;
     let limits = ServiceLimits { streams_per_user: usize::MAX, ..ServiceLimits::default() };
     let service = SyncService::with_limits(running.store.clone(), TokenIsUser, limits);
-    let app: axum::Router =
-        syncline_transport_http::router(service.clone()).merge(syncline_transport_ws::router(service.clone()));
+    let app: axum::Router = syncline_transport_ws::router(service.clone());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let endpoint = format!("http://{}", listener.local_addr()?);
     let server = Task::spawn(async move {
@@ -101,7 +99,8 @@ pub(crate) async fn serve(bench: &Bench) -> Result<Figure> {
         }
     });
     let compact: Box<dyn Transport> = Box::new(CompactTransport::new(&endpoint)?);
-    let bson: Box<dyn Transport> = Box::new(HttpTransport::new(&endpoint)?);
+    let nobody = MemoryTransport::new(service.clone());
+    let bson: Box<dyn Transport> = Box::new(WebSocketTransport::new(&endpoint, nobody)?);
     // Both find the service as the other does: with the bucket in memory.
     read(&*bson, bench.rows).await?;
     let (mut ours, mut theirs) = (Times::default(), Times::default());
@@ -120,7 +119,7 @@ pub(crate) async fn serve(bench: &Bench) -> Result<Figure> {
     server.stop().await;
     running.stop().await;
     let note = format!(
-        "{} operations through the transport to lines, warm; against BSON over HTTP, which took {:.2} s of processor",
+        "{} operations through the transport to lines, warm; against BSON by RSocket, which took {:.2} s of processor",
         bench.rows,
         theirs.processor()
     );

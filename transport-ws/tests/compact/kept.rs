@@ -10,6 +10,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 
 use crate::bench::{Bench, LIMIT};
 
@@ -122,4 +123,32 @@ async fn a_server_that_does_not_speak_it_is_told_apart() {
     });
     let opened = timeout(LIMIT, transport.open(&SyncRequest::default(), &Credentials::new("x"))).await.unwrap();
     assert_eq!(opened.unwrap_err().kind(), ErrorKind::Unavailable);
+}
+
+#[tokio::test]
+async fn a_server_that_takes_nothing_is_given_up_although_it_is_heard() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let transport = CompactTransport::new(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
+    let transport = transport.idle_timeout(Duration::from_secs(3));
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        #[allow(clippy::result_large_err, reason = "the trait of tungstenite has it so")]
+        let agree = |_: &Request, mut response: Response| {
+            response.headers_mut().insert("sec-websocket-protocol", "syncline.v1".parse().unwrap());
+            Ok(response)
+        };
+        let mut socket = tokio_tungstenite::accept_hdr_async(stream, agree).await.unwrap();
+        let mut pings = tokio::time::interval(Duration::from_millis(50));
+        // An empty ping, as often as it can be written.
+        while socket.get_mut().write_all(&[0x89, 0]).await.is_ok() {
+            pings.tick().await;
+        }
+    });
+    // More than the buffers of two sockets hold.
+    let metadata = [("padding".to_owned(), "x".repeat(20 << 20))].into();
+    let request = SyncRequest { app_metadata: metadata, ..SyncRequest::default() };
+    let opened = timeout(LIMIT, transport.open(&request, &Credentials::new("x"))).await.unwrap();
+    let error = opened.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(error.to_string().contains("takes nothing"), "{error}");
 }

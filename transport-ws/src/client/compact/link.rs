@@ -187,7 +187,8 @@ impl Carrier {
         // The server learns of it in any case, when the connection goes.
         let _ = self.writes.send(Message::Close(None));
         drop(self.writes);
-        if timeout(GOODBYE, &mut self.writer).await.is_err() {
+        // One that has ended may have been heard of already, and is not asked again.
+        if !self.writer.is_finished() && timeout(GOODBYE, &mut self.writer).await.is_err() {
             self.writer.abort();
         }
     }
