@@ -20,5 +20,5 @@ pub use rustls;
 #[cfg(feature = "server")]
 pub use server::{
     Authenticated, Connection, HttpLimits, JwtAuthenticator, Listener, Problem, Upload, UploadRejection, bearer_token,
-    cors, router, router_with_limits,
+    cors, router, router_with_limits, serve,
 };

@@ -96,7 +96,7 @@ async fn main() -> Result<()> {
     let stop = stop_signal()?;
     eprintln!("listening on {}", axum::serve::Listener::local_addr(&listener)?);
     // Uploads that have begun are finished: the client would repeat them otherwise.
-    axum::serve(listener, app).with_graceful_shutdown(stop).await.context("the server stopped")
+    axum::serve(listener, app.into_make_service()).with_graceful_shutdown(stop).await.context("the server stopped")
 }
 
 /// Ctrl-C or SIGTERM.

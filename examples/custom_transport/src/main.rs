@@ -1,6 +1,5 @@
 //! One program over each transport that there is: server and client in one process, and between them what `--transport` says.
 
-use std::future::IntoFuture;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,7 +69,7 @@ async fn serve(service: &SyncService, socket: &Path) -> Result<String> {
     let listener = http::Listener::bind("127.0.0.1:0").await.context("cannot listen")?;
     let endpoint = format!("http://{}", axum::serve::Listener::local_addr(&listener)?);
     let app: Router = Router::new().merge(http::router(service.clone())).merge(ws::router(service.clone()));
-    tokio::spawn(axum::serve(listener, app).into_future());
+    tokio::spawn(http::serve(listener, app, std::future::pending()));
     tokio::spawn(custom_transport::serve(UnixListener::bind(socket)?, service.clone()));
     Ok(endpoint)
 }

@@ -13,6 +13,7 @@ use syncline_core::{Replicator, StaticKeys, SyncConfig, SyncService, Uploaded};
 use syncline_source_postgres::{PostgresBackend, PostgresSource, WriteRule};
 use syncline_storage_sqlite::SqliteBucketStore;
 use syncline_transport_http::{self as http, Authenticated, Upload};
+use syncline_transport_ws as ws;
 use tokio::task::JoinHandle;
 
 use crate::postgres::Postgres;
@@ -62,6 +63,7 @@ impl Server {
         let app = Router::new()
             .route("/api/upload", post(upload))
             .merge(http::router(service.clone()))
+            .merge(ws::router(service.clone()))
             .with_state(App { service: service.clone(), backend });
         let listener = http::Listener::bind("127.0.0.1:0").await.context("cannot listen")?;
         let endpoint = format!("http://{}", axum::serve::Listener::local_addr(&listener)?);
@@ -70,11 +72,7 @@ impl Server {
                 eprintln!("replication stopped: {error}");
             }
         });
-        let serving = tokio::spawn(async move {
-            if let Err(error) = axum::serve(listener, app).await {
-                eprintln!("the server stopped: {error}");
-            }
-        });
+        let serving = tokio::spawn(http::serve(listener, app, std::future::pending()));
         Ok(Self { endpoint, service, tasks: vec![replication, serving] })
     }
 

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use axum::Router;
 use syncline_core::{BucketStore, Replicator, SyncService};
 use syncline_storage_sqlite::SqliteBucketStore;
@@ -44,31 +44,30 @@ pub(crate) async fn run(settings: &Settings) -> Result<()> {
     let address = axum::serve::Listener::local_addr(&listener)?;
     let mut stop = std::pin::pin!(stop_signal()?);
     let (stopping, stopped) = oneshot::channel();
-    let server = axum::serve(listener, app).with_graceful_shutdown(async move {
+    let server = http::serve(listener, app, async move {
         // Without an answer the sender has gone, and the process ends anyway.
         let _ = stopped.await;
         service.close().await; // ends the streams, which would otherwise keep the server open for ever
     });
     tracing::info!(%address, "serving");
 
-    let mut server = std::pin::pin!(server.into_future());
+    let mut server = std::pin::pin!(server);
     let outcome = tokio::select! {
         ended = replication::run(&replicator, &store, limits.retry_interval()) => {
             ended.context("replication stopped, and nothing is stored that could be served")
         }
         never = replication::log_status(&replicator) => match never {},
-        ended = &mut server => return ended.context("the server stopped"),
+        () = &mut server => bail!("the server stopped"),
         () = &mut stop => Ok(()),
     };
     tracing::info!("stopping: open streams end");
     let _ = stopping.send(());
     let ending = async {
-        server.await?;
+        server.await;
         sockets.drained().await; // which the HTTP server does not wait for
-        Ok::<_, std::io::Error>(())
     };
     let drained = tokio::select! {
-        ended = ending => ended.context("the server stopped"),
+        () = ending => Ok(()),
         () = sleep(limits.drain()) => {
             tracing::warn!("some streams have not ended in time; they are cut");
             Ok(())

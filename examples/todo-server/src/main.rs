@@ -18,6 +18,7 @@ use syncline_core::{Error, Replicator, SyncConfig, SyncService, Uploaded};
 use syncline_source_postgres::{PostgresBackend, PostgresSource, WriteRule};
 use syncline_storage_sqlite::SqliteBucketStore;
 use syncline_transport_http::{self as http, Authenticated, JwtAuthenticator, Upload};
+use syncline_transport_ws::{WebSocketEndpoint, WebSocketLimits};
 // endregion: imports
 
 // region: state
@@ -60,11 +61,14 @@ async fn main() -> Result<()> {
         .table("todos", WriteRule::owner("owner_id"))
         .idempotency_table("syncline.applied");
 
+    // One port for SDKs that sync over HTTP and for those that do over WebSocket.
+    let sockets = WebSocketEndpoint::new(service.clone(), WebSocketLimits::default());
     let tokens = EncodingKey::from_secret(secret.as_bytes());
     let app = Router::new()
         .route("/api/upload", post(upload))
         .route("/api/token", get(development_token))
         .merge(http::router(service.clone()))
+        .merge(sockets.router())
         .with_state(App { service: service.clone(), backend, tokens });
 
     // In place of a plain TCP listener: it cuts off clients that take nothing.
@@ -77,7 +81,9 @@ async fn main() -> Result<()> {
         }
         service.close().await; // ends the streams, which would otherwise keep the server open for ever
     };
-    axum::serve(listener, app).with_graceful_shutdown(stop).await.context("the server stopped")
+    http::serve(listener, app, stop).await;
+    sockets.drained().await; // which the HTTP server does not wait for
+    Ok(())
 }
 // endregion: main
 

@@ -6,6 +6,8 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -13,7 +15,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
-/// A TCP listener for `axum::serve`, which should stand in place of a plain one wherever clients are not trusted.
+/// A TCP listener for [`serve`](crate::serve) and `axum::serve`, which should stand in place of a plain one wherever clients
+/// are not trusted.
 ///
 /// The router stops the work for a client that does not read, but only the owner of a connection can close it: without
 /// this, such a connection stays open until the client closes it. It also switches Nagle's algorithm off, which would
@@ -25,7 +28,8 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 /// use syncline_transport_http::{Listener, axum};
 ///
 /// let listener = Listener::bind("0.0.0.0:8080").await?.patience(Duration::from_secs(30));
-/// axum::serve(listener, app).await
+/// syncline_transport_http::serve(listener, app, std::future::pending()).await;
+/// # Ok(())
 /// # }
 /// ```
 #[derive(Debug)]
@@ -77,8 +81,8 @@ impl axum::serve::Listener for Listener {
             tracing::debug!(%error, "Nagle's algorithm stays on for a connection");
         }
         let (patience, idle, sent) = (self.patience, self.idle, Instant::now());
-        let silence = Box::pin(sleep(idle));
-        (Connection { stream, patience, blocked: None, idle, sent, silence }, address)
+        let (silence, unsent) = (Box::pin(sleep(idle)), Unsent::default());
+        (Connection { stream, patience, blocked: None, unsent, idle, sent, silence }, address)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -92,6 +96,7 @@ pub struct Connection {
     patience: Duration,
     /// Runs while the peer takes nothing.
     blocked: Option<Pin<Box<Sleep>>>,
+    unsent: Unsent,
     idle: Duration,
     /// When something was sent last.
     sent: Instant,
@@ -99,9 +104,25 @@ pub struct Connection {
     silence: Pin<Box<Sleep>>,
 }
 
+/// Whether a [`Connection`] could not write what it was given last.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Unsent(Arc<AtomicBool>);
+
+impl Unsent {
+    pub(super) fn get(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 impl Connection {
+    /// Tells what is not yet sent also while another one has the connection.
+    pub(super) fn unsent(&self) -> Unsent {
+        self.unsent.clone()
+    }
+
     /// Watches an attempt to write: one that cannot go on starts the clock, one that can stops it.
     fn watch<T>(&mut self, context: &mut Context<'_>, attempt: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        self.unsent.0.store(attempt.is_pending(), Ordering::Relaxed);
         if attempt.is_ready() {
             self.blocked = None;
             self.sent = Instant::now();

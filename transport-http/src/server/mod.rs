@@ -13,6 +13,7 @@ mod published_keys;
 mod refresh_schedule;
 mod router;
 mod routes;
+mod serve;
 mod turns;
 mod upload;
 
@@ -22,4 +23,5 @@ pub use jwt_authenticator::JwtAuthenticator;
 pub use listener::{Connection, Listener};
 pub use problem::Problem;
 pub use router::{HttpLimits, router, router_with_limits};
+pub use serve::serve;
 pub use upload::{Upload, UploadRejection};

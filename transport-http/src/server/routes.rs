@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
-use axum::Json;
+use axum::{Extension, Json};
 use axum::body::{Body, Bytes};
 use axum::extract::{Query, Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, VARY};
@@ -21,6 +21,7 @@ use super::content_coding::ContentCoding;
 use super::negotiation::framing;
 use super::problem::Problem;
 use super::router::HttpState;
+use super::serve::LongLived;
 
 /// How long an answer waits for the first piece of its stream, which shows whether there will be one.
 const FIRST_PIECE: Duration = Duration::from_secs(1);
@@ -56,7 +57,8 @@ pub(super) async fn sync_stream(State(state): State<HttpState>, request: Request
         lines = coding.compress(lines);
     }
     let coding = coding.map(|coding| [(CONTENT_ENCODING, coding.name())]);
-    Ok((headers, coding, stream_body(lines, state.limits.patience, expiry)).into_response())
+    let body = stream_body(lines, state.limits.patience, expiry);
+    Ok((Extension(LongLived), headers, coding, body).into_response())
 }
 
 /// A stream after its first piece has come, if it comes soon: an error before it is still told by a status and a code, and

@@ -4,7 +4,6 @@
 
 mod proxy;
 
-use std::future::IntoFuture;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -68,7 +67,7 @@ impl Http {
     async fn serve(&self, service: SyncService) -> String {
         let listener = http::Listener::bind("127.0.0.1:0").await.unwrap();
         let server = axum::serve::Listener::local_addr(&listener).unwrap();
-        tokio::spawn(axum::serve(listener, http::router::<()>(service)).into_future());
+        tokio::spawn(http::serve(listener, http::router::<()>(service), std::future::pending()));
         format!("http://{}", self.proxy.before(server).await)
     }
 }

@@ -200,7 +200,12 @@ impl Subprotocol for Calls {
     type Frame = Frame;
 
     fn next(&mut self) -> Option<Output<Frame>> {
-        self.outputs.pop_front()
+        let next = self.outputs.pop_front();
+        if next.is_none() {
+            // Most connections are idle most of the time, and keep no room for more.
+            self.outputs = VecDeque::new();
+        }
+        next
     }
 
     fn deadline(&self) -> Option<Time> {
