@@ -136,18 +136,21 @@ impl Bench {
 
     /// Serves this store to everyone on a port of its own.
     pub(crate) async fn serve(&self, store: SqliteBucketStore) -> Result<Server> {
+        Server::start(store).await
+    }
+}
+
+impl Server {
+    /// Serves this store to everyone on a port of its own.
+    pub(crate) async fn start(store: SqliteBucketStore) -> Result<Self> {
         // All clients of a figure are one user.
         let limits = ServiceLimits { streams_per_user: usize::MAX, ..ServiceLimits::default() };
         let service = SyncService::with_limits(store, TokenIsUser, limits);
         let app = axum::Router::new().merge(http::router(service.clone())).merge(ws::router(service.clone()));
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-        let endpoint = format!("http://{}", listener.local_addr()?);
-        let task = Task::spawn(async move {
-            if let Err(error) = axum::serve(listener, app.into_make_service()).await {
-                eprintln!("the server stopped: {error}");
-            }
-        });
-        Ok(Server { endpoint, service, task })
+        let listener = http::Listener::bind("127.0.0.1:0").await?;
+        let endpoint = format!("http://{}", axum::serve::Listener::local_addr(&listener)?);
+        let task = Task::spawn(http::serve(listener, app, std::future::pending()));
+        Ok(Self { endpoint, service, task })
     }
 }
 
@@ -281,10 +284,7 @@ pub(crate) fn memory(field: &str) -> Option<f64> {
 
 /// The bytes of this process that are in memory.
 pub(crate) fn resident() -> Result<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").context("this figure needs Linux")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("there is no VmRSS")?;
-    let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse().context("VmRSS is no number")?;
-    Ok(kilobytes * 1_024)
+    Ok(memory("VmRSS:").context("this system does not tell how much memory a process holds")? as u64)
 }
 
 fn run(source: &Source, sync_config: &str, store: SqliteBucketStore) -> Result<Running> {

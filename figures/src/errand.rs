@@ -14,7 +14,7 @@ use syncline_storage_sqlite::SqliteBucketStore;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
-use crate::bench::{DEADLINE, SYNC_CONFIG, memory, processor_seconds, until_operations};
+use crate::bench::{DEADLINE, SYNC_CONFIG, Server, memory, processor_seconds, until_operations};
 use crate::config;
 use crate::connection::{Connection, Protocol};
 use crate::stream_buckets;
@@ -29,6 +29,9 @@ const AT_ONCE: usize = 100;
 pub(crate) enum Errand {
     /// Read a database for the first time, and say what it [`Took`].
     Replicate { url: String, slot: String, store: PathBuf, rows: u64 },
+    /// Replicate a database of so many rows and serve it, say where, and say how much memory that holds for each line that
+    /// comes.
+    Serve { url: String, slot: String, store: PathBuf, rows: u64 },
     /// Do what is [`Asked`] of connections to a server, and say by a line how many there are then.
     Connect { address: String, protocol: Protocol },
     /// Say how many bytes each bucket of a request takes.
@@ -95,8 +98,7 @@ pub(crate) async fn run() -> Result<bool> {
         Errand::Replicate { url, slot, store, rows } => {
             let began = Instant::now();
             let store = SqliteBucketStore::open(store).await?;
-            let source = PostgresSource::new(&url)?.publication("syncline").slot(slot);
-            let replicator = Replicator::new(source, SyncConfig::parse(SYNC_CONFIG)?, store.clone());
+            let replicator = replicator(&url, slot, &store)?;
             tokio::select! {
                 stopped = replicator.run() => stopped?,
                 done = until_operations(&store, rows) => done?,
@@ -104,6 +106,24 @@ pub(crate) async fn run() -> Result<bool> {
             let megabytes = memory("VmHWM:").context("this system does not tell memory")? / 1_048_576.0;
             let seconds = began.elapsed().as_secs_f64();
             say(&Took { megabytes, processor: processor_seconds(), seconds })?;
+        }
+        Errand::Serve { url, slot, store, rows } => {
+            let store = SqliteBucketStore::open(store).await?;
+            let replicator = replicator(&url, slot, &store)?;
+            let serve = async {
+                until_operations(&store, rows).await?;
+                let server = Server::start(store.clone()).await?;
+                say(&server.address()?)?;
+                let mut asked = BufReader::new(tokio::io::stdin()).lines();
+                while asked.next_line().await?.is_some() {
+                    say(&memory("VmRSS:").context("this system does not tell memory")?)?;
+                }
+                Ok(())
+            };
+            tokio::select! {
+                stopped = replicator.run() => stopped?,
+                done = serve => return done.map(|()| true),
+            }
         }
         Errand::Connect { address, protocol } => {
             let mut asked = BufReader::new(tokio::io::stdin()).lines();
@@ -127,6 +147,11 @@ pub(crate) async fn run() -> Result<bool> {
         Errand::Buckets { runs } => say(&config::bytes_of_buckets(runs)?)?,
     }
     Ok(true)
+}
+
+fn replicator(url: &str, slot: String, store: &SqliteBucketStore) -> Result<Replicator> {
+    let source = PostgresSource::new(url)?.publication("syncline").slot(slot);
+    Ok(Replicator::new(source, SyncConfig::parse(SYNC_CONFIG)?, store.clone()))
 }
 
 fn say<T: Serialize>(what: &T) -> Result<()> {

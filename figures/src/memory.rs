@@ -1,9 +1,9 @@
 //! The memory and the processor time of a server: of one that reads a database for the first time, in a process of its own, and
 //! of its idle connections.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
-use crate::bench::{Bench, memory};
+use crate::bench::Bench;
 use crate::connection::Protocol;
 use crate::errand::{Asked, Errand, Process, Took};
 use crate::figure::{Figure, Name, median};
@@ -44,22 +44,21 @@ pub(crate) async fn idle_connections(bench: &Bench, name: Name) -> Result<Figure
         _ => (Protocol::Http, "gzip asked for"),
     };
     let source = bench.database(10).await?;
-    let running = bench.replicate(&source).await?;
-    running.until_operations(10).await?;
-    let server = bench.serve(running.store.clone()).await?;
-    let mut clients = Process::start(&Errand::Connect { address: server.address()?, protocol })?;
+    let (url, slot, store) = (source.url.clone(), source.slot.clone(), bench.file("buckets"));
+    // In a process of its own: memory that was free before would be taken for none.
+    let mut server = Process::start(&Errand::Serve { url, slot, store, rows: 10 })?;
+    let address = server.says().await?;
+    let mut clients = Process::start(&Errand::Connect { address, protocol })?;
     let counts = CONNECTIONS.map(|count| count.min(usize::try_from(bench.rows).unwrap_or(usize::MAX)));
     let mut held = [0.0; 2];
     for (count, held) in counts.into_iter().zip(&mut held) {
         clients.tell(Asked::Open(count)).await?;
         // It says so when each of them has been silent for a while.
         clients.says::<usize>().await?;
-        *held = memory("VmRSS:").context("this system does not tell how much memory a process holds")?;
+        server.tell(()).await?;
+        *held = server.says().await?;
     }
     let slope = ((held[1] - held[0]) / counts[1] as f64).max(1.0);
-    drop(clients);
-    server.stop().await;
-    running.stop().await;
     let note = format!("each of {} connections beyond {}, {how}; against the budget", counts[1], counts[0]);
     Ok(Figure::against(name, slope, 16_384.0, note))
 }

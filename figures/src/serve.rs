@@ -101,7 +101,7 @@ async fn from_memory(bytes: Bytes) -> Result<(String, Task)> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}/", listener.local_addr()?);
     let task = Task::spawn(async move {
-        if let Err(error) = axum::serve(listener, app).await {
+        if let Err(error) = axum::serve(listener, app.into_make_service()).await {
             eprintln!("the server of memory stopped: {error}");
         }
     });
