@@ -44,11 +44,6 @@ impl Error {
         Self::Other(error.into())
     }
 
-    /// Whether a statement was interrupted.
-    pub(crate) fn is_interruption(&self) -> bool {
-        matches!(self, Self::Sqlite(error) if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted))
-    }
-
     /// What the caller should do about it.
     pub fn kind(&self) -> ErrorKind {
         match self {

@@ -7,7 +7,6 @@
 //! again in the last transaction, because the application may have changed them after they were copied.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 
 use rusqlite::Connection;
 use syncline_core::BucketPriority;
@@ -21,28 +20,16 @@ use super::row_index::Sorting;
 use super::schema::Schema;
 use super::shadow::Shadow;
 use super::show::{Numbered, Show};
-use super::slice::{Interruption, Slice};
+use super::slice::Slice;
 use super::survey::{Affected, Retired, Survey, still_stand};
 use super::{superseded, upload_queue};
 
-/// In KiB, negative as SQLite wants it.
-const SORTED_AT_ONCE: i64 = -1_000;
 /// Operations that are removed between two looks at the clock.
 const PURGED: usize = 256;
 /// A pass goes over so many operations at least: their data should fit into the memory for pages.
 const PASS: i64 = 50_000;
 /// And there are so many passes at most, because each reads the index of a table from end to end.
 const PASSES: i64 = 8;
-
-/// What a preparation is held to.
-#[derive(Debug)]
-pub(crate) struct Limits {
-    /// So many rows are named one by one, for the last transaction.
-    pub(crate) rows: usize,
-    /// See [`Preparation`].
-    pub(crate) indexes_first: bool,
-    pub(crate) interruption: Arc<Interruption>,
-}
 
 /// Where a preparation stands after a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,9 +62,6 @@ pub(crate) struct Preparation {
     prepared: HashSet<String>,
     /// Tables with many affected rows that no shadow was made for: the application has a hand in them.
     forced: HashSet<String>,
-    /// Whether shadows have their indexes from the beginning. That writes more, but never takes long at once.
-    indexes_first: bool,
-    interruption: Arc<Interruption>,
     /// Operations after `published` and up to `upto` are shown table by table and range by range, each in the order of its
     /// rows: the last of these comes first.
     passes: Vec<(i64, String, (i64, i64))>,
@@ -91,15 +75,14 @@ pub(crate) struct Preparation {
 }
 
 impl Preparation {
-    /// Begins one. Nothing is written before its first step.
+    /// Begins one. Nothing is written before its first step. So many rows are named one by one, for the last transaction.
     pub(crate) fn new(
         conn: &Connection,
         partial: Option<BucketPriority>,
         standings: HashMap<i64, Standing>,
         released: i64,
-        limits: Limits,
+        rows: usize,
     ) -> Result<Self> {
-        let Limits { rows, indexes_first, interruption } = limits;
         let published = State::load(conn)?.published_seq;
         let retired = if partial.is_none() { Retired::all(conn)? } else { Vec::new() };
         Ok(Self {
@@ -115,8 +98,6 @@ impl Preparation {
             shadows: Vec::new(),
             prepared: HashSet::new(),
             forced: HashSet::new(),
-            indexes_first,
-            interruption,
             passes: Vec::new(),
             row: None,
             published,
@@ -182,9 +163,6 @@ impl Preparation {
             self.plan(conn, schema, slice)?;
             return Ok(Progress::More);
         }
-        if self.indexes_first && !self.create_indexes(conn, slice)? {
-            return Ok(Progress::More);
-        }
         for shadow in &mut self.shadows {
             while shadow.copy(conn, slice.stride())? {
                 if slice.is_over_after_stride() {
@@ -194,7 +172,11 @@ impl Preparation {
         }
         match self.fill(conn, schema, slice)? {
             Progress::Filled => {
-                self.create_indexes(conn, slice)?;
+                for shadow in &mut self.shadows {
+                    if !shadow.make_indexes(conn, || slice.is_over_after_row())? {
+                        break;
+                    }
+                }
                 Ok(Progress::More)
             }
             progress => Ok(progress),
@@ -249,21 +231,6 @@ impl Preparation {
         }
         self.planned = true;
         Ok(())
-    }
-
-    /// Makes the indexes that are missing, each in a transaction of its own, because an interruption undoes all of it.
-    /// False if the transaction should end.
-    fn create_indexes(&mut self, conn: &Connection, slice: &Slice<'_>) -> Result<bool> {
-        let Some(shadow) = self.shadows.iter_mut().find(|shadow| shadow.lacks_index()) else { return Ok(true) };
-        if slice.rows() > 0 {
-            return Ok(false);
-        }
-        // The memory that SQLite may use for its pages is also what it sorts at a time, without looking up.
-        conn.pragma_update(None, "cache_size", SORTED_AT_ONCE)?;
-        let created = self.interruption.allow(|| shadow.create_index(conn));
-        conn.pragma_update(None, "cache_size", super::connection::WRITER_CACHE)?;
-        created?;
-        Ok(false)
     }
 
     /// Whether what has come since fits what was planned.

@@ -14,7 +14,7 @@ use super::changes::QUEUE;
 use super::error::Result;
 use super::layout::State;
 use super::operation_log;
-use super::preparation::{Limits, Preparation, Progress};
+use super::preparation::{Preparation, Progress};
 use super::replay::PendingWrites;
 use super::resolve::{Resolver, Standing, Superseded};
 use super::schema::Schema;
@@ -39,12 +39,7 @@ pub(crate) struct Publishing {
     ready: bool,
     /// Transactions that were given up.
     given_up: u32,
-    /// Indexes that were given up.
-    interrupted: u32,
 }
-
-/// So often an index is given up for a local write; then indexes are made before there are rows.
-const INTERRUPTIONS: u32 = 4;
 
 /// What a transaction of a publish led to.
 enum Went {
@@ -64,19 +59,7 @@ enum Went {
 
 impl Publishing {
     pub(crate) fn new(request: PublishRequest) -> Self {
-        Self { request, begun: false, ready: false, given_up: 0, interrupted: 0 }
-    }
-
-    /// As if indexes had been given up often enough, for tests.
-    #[cfg(test)]
-    pub(crate) fn with_indexes_first(self) -> Self {
-        Self { interrupted: INTERRUPTIONS, ..self }
-    }
-
-    /// How often an index was given up.
-    #[cfg(test)]
-    pub(crate) fn interrupted(&self) -> u32 {
-        self.interrupted
+        Self { request, begun: false, ready: false, given_up: 0 }
     }
 
     /// One transaction. `None` while there is more to do.
@@ -105,12 +88,8 @@ impl Publishing {
                 return Ok(Some(outcome));
             }
             Went::Large(standings, released) => {
-                let limits = Limits {
-                    rows: writer.budget.rows(),
-                    indexes_first: self.interrupted >= INTERRUPTIONS,
-                    interruption: Arc::clone(&writer.interruption),
-                };
-                let preparation = Preparation::new(&writer.conn, self.request.partial, standings, released, limits)?;
+                let rows = writer.budget.rows();
+                let preparation = Preparation::new(&writer.conn, self.request.partial, standings, released, rows)?;
                 writer.preparation = Some(preparation);
                 (self.begun, self.ready) = (true, false);
             }
@@ -201,15 +180,7 @@ impl Publishing {
             shadow::exchange(conn, preparation.shadows())?;
             crate::failpoint::reach("database.publish.before_commit");
             Ok(End::Commit(Went::Ended(PublishOutcome::Published)))
-        });
-        let went = match went {
-            // It was an index, alone in its transaction.
-            Err(error) if error.is_interruption() => {
-                self.interrupted += 1;
-                if self.interrupted >= INTERRUPTIONS { Went::Worthless } else { Went::More }
-            }
-            went => went?,
-        };
+        })?;
         match went {
             Went::Ended(PublishOutcome::Published) => {
                 crate::failpoint::reach("database.publish.exchanged");
@@ -256,21 +227,19 @@ pub(crate) fn purge_leftovers(writer: &Writer) -> Result<()> {
 }
 
 fn purge(writer: &mut Writer) -> Result<bool> {
-    let in_use: Vec<String> = writer
-        .preparation
-        .iter()
-        .flat_map(|preparation| preparation.shadows().iter().map(|shadow| shadow.name().to_owned()))
-        .collect();
     // Operations of a run that is being sorted may go.
     if let Some(preparation) = &mut writer.preparation {
         preparation.sort_again();
     }
-    writer.attempt(|conn, _, _| {
-        let more =
-            bucket_table::purge(conn, PURGE)? || superseded::purge(conn, PURGE)? || shadow::sweep(conn, &in_use)?;
+    let preparation = writer.preparation.take();
+    let more = writer.attempt(|conn, _, _| {
+        let in_use = preparation.as_ref().map(Preparation::shadows).unwrap_or_default();
+        let more = bucket_table::purge(conn, PURGE)? || superseded::purge(conn, PURGE)? || shadow::sweep(conn, in_use)?;
         crate::failpoint::reach("database.purge.before_commit");
         Ok(End::CommitInSilence(more))
-    })
+    });
+    writer.preparation = preparation;
+    more
 }
 
 struct Publication<'c> {

@@ -8,11 +8,7 @@
 use rusqlite::Connection;
 
 use super::error::Result;
-
-/// Operations that are sorted at a time.
-const RUN: usize = 100_000;
-/// And bytes of row ids.
-const RUN_BYTES: usize = 8 << 20;
+use super::sorted_run::SortedRun;
 
 /// An operation: its table, its row, and its place in the log.
 type Entry = (i64, Box<str>, i64);
@@ -20,12 +16,11 @@ type Entry = (i64, Box<str>, i64);
 /// The index on its way to the end of the log.
 #[derive(Debug, Default)]
 pub(crate) struct Sorting {
-    run: Vec<Entry>,
-    bytes: usize,
+    run: SortedRun<Entry>,
     /// Taken into the run up to here.
     upto: i64,
-    /// The run is sorted, and so many of its operations are in the index.
-    written: Option<usize>,
+    /// The run is complete, and on its way into the index.
+    writing: bool,
 }
 
 impl Sorting {
@@ -34,15 +29,15 @@ impl Sorting {
         let (sorted, end) = bounds(conn)?;
         self.upto = self.upto.max(sorted);
         loop {
-            if self.written.is_none() {
+            if !self.writing {
                 if self.run.is_empty() && self.upto >= end {
                     return Ok(true);
                 }
                 if !self.gather(conn, &mut until)? {
                     return Ok(false);
                 }
-                self.run.sort_unstable();
-                self.written = Some(0);
+                self.run.close();
+                self.writing = true;
             }
             if !self.write(conn, &mut until)? {
                 return Ok(false);
@@ -58,9 +53,8 @@ impl Sorting {
         while let Some(row) = rows.next()? {
             let id = row.get_ref(2)?.as_str().map_err(rusqlite::Error::from)?;
             self.upto = row.get(0)?;
-            self.bytes += id.len();
-            self.run.push((row.get(1)?, id.into(), self.upto));
-            if self.run.len() >= RUN || self.bytes >= RUN_BYTES {
+            self.run.push((row.get(1)?, id.into(), self.upto), id.len());
+            if self.run.is_full() {
                 return Ok(true);
             }
             if until() {
@@ -72,14 +66,12 @@ impl Sorting {
         Ok(true)
     }
 
-    /// Writes the sorted run. False if `until` said stop.
+    /// Writes the run. False if `until` said stop.
     fn write(&mut self, conn: &Connection, mut until: impl FnMut() -> bool) -> Result<bool> {
         let mut insert =
             conn.prepare_cached("INSERT OR IGNORE INTO syncline_rows (tbl, row_id, seq) VALUES (?1, ?2, ?3)")?;
-        let written = self.written.get_or_insert(0);
-        while let Some((table, row, seq)) = self.run.get(*written) {
+        while let Some((table, row, seq)) = self.run.pop() {
             insert.execute((table, row, seq))?;
-            *written += 1;
             if until() {
                 return Ok(false);
             }

@@ -5,12 +5,15 @@
 //! that the step costs the same however many rows there are. All SQL text stays as it is: names, triggers, views and what
 //! the application added to its table. Both must therefore have been made by the same text.
 
+use std::collections::HashMap;
+
 use rusqlite::{Connection, OptionalExtension};
 
 use super::capture::OWN_PREFIX;
 use super::error::Result;
 use super::row_writer::obstacles;
 use super::schema::Table;
+use super::shadow_index::ShadowIndex;
 use super::table_sql::{self, identifier};
 
 /// What the names of shadow tables begin with.
@@ -32,8 +35,8 @@ pub(crate) struct Shadow {
     entries: Entries,
     /// The names of the table and its indexes, each with that of its counterpart.
     pairs: Vec<(String, String)>,
-    /// The statements that make its indexes, of those that were not made yet.
-    indexes: Vec<String>,
+    /// Its indexes, of those that are not there yet: the last of these comes first.
+    indexes: Vec<ShadowIndex>,
     copy: String,
     last: String,
     /// From which row id on rows are still to be copied.
@@ -42,9 +45,9 @@ pub(crate) struct Shadow {
 }
 
 impl Shadow {
-    /// Makes an empty shadow, or `None` if the table cannot have one: the application has altered it, or has put triggers
-    /// on it, which must see every row that changes, or indexes that may refuse a row (C8), which is found out as rows are
-    /// written.
+    /// Makes an empty shadow without indexes, or `None` if the table cannot have one: the application has altered it, or has
+    /// put triggers on it, which must see every row that changes, or indexes that may refuse a row (C8), which is found out
+    /// as rows are written.
     pub(crate) fn create(conn: &Connection, table: &Table) -> Result<Option<Self>> {
         let entries = entries(conn, table.name())?;
         let is_ours = |entry: &(String, String, Option<String>)| match entry.0.as_str() {
@@ -69,7 +72,9 @@ impl Shadow {
                 ("index", Some(sql)) => {
                     let counterpart = format!("{name}_{}", indexes.len());
                     let Some(sql) = retarget(sql, &counterpart, &name) else { return Ok(None) };
-                    indexes.push(sql);
+                    let planned = ShadowIndex::plan(conn, index, (counterpart.clone(), &name, sql), rowid)?;
+                    let Some(planned) = planned else { return Ok(None) };
+                    indexes.push(planned);
                     pairs.push((index.clone(), counterpart));
                 }
                 ("index", None) => {
@@ -116,13 +121,21 @@ impl Shadow {
         !self.indexes.is_empty()
     }
 
-    /// Makes one more index.
-    pub(crate) fn create_index(&mut self, conn: &Connection) -> Result<()> {
-        if let Some(sql) = self.indexes.last() {
-            conn.execute_batch(sql)?;
+    /// Goes on with its indexes, and asks `until` after each row whether to stop. False if it did. Only when it has all of
+    /// its rows: none may change before they are done.
+    pub(crate) fn make_indexes(&mut self, conn: &Connection, mut until: impl FnMut() -> bool) -> Result<bool> {
+        while let Some(index) = self.indexes.last_mut() {
+            if !index.advance(conn, &mut until)? {
+                return Ok(false);
+            }
             self.indexes.pop();
         }
-        Ok(())
+        Ok(true)
+    }
+
+    /// Whether a table of the file is this shadow, or one that its indexes are made in.
+    pub(crate) fn uses(&self, table: &str) -> bool {
+        table.strip_prefix(&self.name).is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
     }
 
     /// Copies up to `limit` more rows of the table, with their row ids. False when all are copied.
@@ -164,28 +177,38 @@ pub(crate) fn exchange(conn: &Connection, shadows: &[Shadow]) -> Result<()> {
     if shadows.is_empty() {
         return Ok(());
     }
-    let version: i64 = conn.query_row("PRAGMA schema_version", [], |row| row.get(0))?;
     let moves = moves(conn, shadows)?;
-    conn.pragma_update(None, "writable_schema", true)?;
-    let written = (|| {
+    rewrite_schema(conn, || {
         let mut update = conn.prepare("UPDATE sqlite_master SET rootpage = ?2 WHERE rowid = ?1")?;
         for (entry, page) in moves {
             update.execute((entry, page))?;
         }
+        Ok(())
+    })
+}
+
+/// Lets `work` change the schema table. No statement may be running.
+pub(crate) fn rewrite_schema(conn: &Connection, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    let version: i64 = conn.query_row("PRAGMA schema_version", [], |row| row.get(0))?;
+    conn.pragma_update(None, "writable_schema", true)?;
+    let written = work().and_then(|()| {
         // Every connection reads the schema again, this one too. Until then nothing may touch the tables.
-        conn.pragma_update(None, "schema_version", version.wrapping_add(1))
-    })();
+        Ok(conn.pragma_update(None, "schema_version", version.wrapping_add(1))?)
+    });
     conn.pragma_update(None, "writable_schema", "RESET")?;
-    written?;
-    Ok(())
+    written
+}
+
+/// The places in the schema table of all tables and indexes, with their root pages.
+pub(crate) fn roots(conn: &Connection) -> Result<HashMap<String, (i64, i64)>> {
+    let mut statement = conn.prepare_cached("SELECT name, rowid, rootpage FROM sqlite_master WHERE rootpage > 0")?;
+    let places = statement.query_map([], |row| Ok((row.get(0)?, (row.get(1)?, row.get(2)?))))?;
+    Ok(places.collect::<rusqlite::Result<_>>()?)
 }
 
 /// Which entry of the schema table gets which root page.
 fn moves(conn: &Connection, shadows: &[Shadow]) -> Result<Vec<(i64, i64)>> {
-    let mut statement = conn.prepare_cached("SELECT name, rowid, rootpage FROM sqlite_master WHERE rootpage > 0")?;
-    let places: std::collections::HashMap<String, (i64, i64)> = statement
-        .query_map([], |row| Ok((row.get(0)?, (row.get(1)?, row.get(2)?))))?
-        .collect::<rusqlite::Result<_>>()?;
+    let places = roots(conn)?;
     let mut moves = Vec::new();
     for (name, counterpart) in shadows.iter().flat_map(|shadow| &shadow.pairs) {
         let (Some(place), Some(other)) = (places.get(name), places.get(counterpart)) else {
@@ -204,11 +227,11 @@ pub(crate) fn is_there(conn: &Connection) -> Result<bool> {
 }
 
 /// Removes a bit of the shadow tables that are not in use. True while there is more.
-pub(crate) fn sweep(conn: &Connection, in_use: &[String]) -> Result<bool> {
+pub(crate) fn sweep(conn: &Connection, in_use: &[Shadow]) -> Result<bool> {
     let mut statement = conn.prepare_cached("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")?;
     let names: Vec<String> = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
     drop(statement);
-    let unused = |name: &&String| name.starts_with(PREFIX) && !in_use.contains(name);
+    let unused = |name: &&String| name.starts_with(PREFIX) && !in_use.iter().any(|shadow| shadow.uses(name));
     let Some(name) = names.iter().find(unused) else { return Ok(false) };
     let mut statement = conn.prepare(
         "SELECT name FROM sqlite_master WHERE type = 'index' AND tbl_name = ?1 AND sql IS NOT NULL ORDER BY name LIMIT 1",
@@ -221,12 +244,23 @@ pub(crate) fn sweep(conn: &Connection, in_use: &[String]) -> Result<bool> {
     drop(statement);
     let sql = format!("SELECT 1 FROM {name} LIMIT 1 OFFSET {DROPPED_AT_ONCE}");
     if conn.prepare(&sql)?.exists([])? {
-        let sql = format!("DELETE FROM {name} WHERE _rowid_ IN (SELECT _rowid_ FROM {name} LIMIT {DELETED_AT_ONCE})");
+        let key = key(conn, name)?;
+        let sql = format!("DELETE FROM {name} WHERE ({key}) IN (SELECT {key} FROM {name} LIMIT {DELETED_AT_ONCE})");
         conn.execute_batch(&sql)?;
     } else {
         conn.execute_batch(&format!("DROP TABLE {name}"))?;
     }
     Ok(true)
+}
+
+/// What tells the rows of a shadow apart, or of a table that an index was being made in.
+fn key(conn: &Connection, table: &str) -> Result<String> {
+    if !table.ends_with("_sorted") {
+        return Ok("_rowid_".to_owned());
+    }
+    let mut statement = conn.prepare_cached("SELECT name FROM pragma_table_info(?1) WHERE pk > 0 ORDER BY pk")?;
+    let columns = statement.query_map([table], |row| row.get(0))?;
+    Ok(columns.collect::<rusqlite::Result<Vec<String>>>()?.join(", "))
 }
 
 fn entries(conn: &Connection, table: &str) -> Result<Entries> {
@@ -298,5 +332,24 @@ mod tests {
         for strange in ["CREATE INDEX i /* ON x */ ON t(a)", "CREATE INDEX i ONt(a)", "CREATE INDEX \"i ON t(a)", ""] {
             assert_eq!(retarget(strange, "i2", "t2"), None, "{strange}");
         }
+    }
+
+    #[test]
+    fn what_an_index_was_made_in_is_removed_in_pieces() -> Result<()> {
+        let conn = Connection::open_in_memory()?;
+        conn.execute_batch(
+            "CREATE TABLE syncline_shadow_1_0_sorted (c0, c1, r, PRIMARY KEY (c0 COLLATE NOCASE DESC, c1, r)) WITHOUT ROWID;
+             WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 23000)
+             INSERT INTO syncline_shadow_1_0_sorted SELECT i % 7, 'x', i FROM n;",
+        )?;
+        let left = || conn.query_row("SELECT count(*) FROM syncline_shadow_1_0_sorted", [], |row| row.get::<_, i64>(0));
+        for step in 1..=3 {
+            assert!(sweep(&conn, &[])?);
+            assert_eq!(left()?, 23_000 - step * DELETED_AT_ONCE);
+        }
+        assert!(sweep(&conn, &[])?);
+        assert!(!is_there(&conn)?);
+        assert!(!sweep(&conn, &[])?);
+        Ok(())
     }
 }

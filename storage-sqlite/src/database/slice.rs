@@ -1,6 +1,5 @@
 //! How long a transaction of sync may last, so that a local write waits for at most 50 ms (C4).
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::writer::WriterQueue;
@@ -73,26 +72,5 @@ impl<'q> Slice<'q> {
     /// Whether much more does not fit into the transaction.
     pub(crate) fn is_late(&self) -> bool {
         self.over || self.begun.elapsed() >= YIELD
-    }
-}
-
-/// Lets a single long statement be interrupted when a local write waits.
-#[derive(Debug, Default)]
-pub(crate) struct Interruption {
-    armed: AtomicBool,
-}
-
-impl Interruption {
-    /// Runs a statement that may be interrupted.
-    pub(crate) fn allow<R>(&self, statement: impl FnOnce() -> R) -> R {
-        self.armed.store(true, Ordering::Relaxed);
-        let answer = statement();
-        self.armed.store(false, Ordering::Relaxed);
-        answer
-    }
-
-    /// Whether what runs now is to be interrupted.
-    pub(crate) fn is_due(&self, queue: &WriterQueue) -> bool {
-        self.armed.load(Ordering::Relaxed) && queue.waiting().is_some()
     }
 }

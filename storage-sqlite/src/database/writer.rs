@@ -16,15 +16,11 @@ use super::error::Result;
 use super::preparation::Preparation;
 use super::queue_runs;
 use super::schema::Schema;
-use super::slice::Interruption;
 use super::work_queue::{Step, Task, Work, WorkQueue, closed};
 use super::write_transaction::WriteTransaction;
 
 /// How often the writer looks for commits of other processes while it has nothing to do.
 pub(crate) const POLL: Duration = Duration::from_millis(250);
-
-/// Steps of SQLite's machine between two looks whether a statement is to be interrupted.
-const INTERRUPTIBLE: std::ffi::c_int = 1_000;
 
 /// The queue of the writer thread.
 pub(crate) type WriterQueue = WorkQueue<Writer>;
@@ -40,7 +36,6 @@ pub(crate) struct Writer {
     pub(crate) budget: Budget,
     /// How much is staged in one transaction.
     pub(crate) staging: Budget,
-    pub(crate) interruption: Arc<Interruption>,
     hub: Arc<Hub>,
     observed: Arc<Mutex<Observed>>,
     /// SQLite's number of commits by others, as last seen.
@@ -97,9 +92,6 @@ impl Writer {
             checkpoints.committed(u32::try_from(pages).unwrap_or(0));
             Ok(())
         }))?;
-        let interruption = Arc::new(Interruption::default());
-        let (due, waiting) = (Arc::clone(&interruption), Arc::clone(&queue));
-        conn.progress_handler(INTERRUPTIBLE, Some(move || due.is_due(&waiting)))?;
         let data_version = data_version(&conn)?;
         let budget = Budget::default();
         Ok(Self {
@@ -109,7 +101,6 @@ impl Writer {
             preparation: None,
             budget,
             staging: Budget::default(),
-            interruption,
             hub,
             observed,
             data_version,
