@@ -70,7 +70,7 @@ async fn main() -> Result<()> {
     std::io::stdout().flush()?;
     tokio::select! {
         stopped = replicator.run() => stopped.context("replication stopped"),
-        closed = axum::serve(listener, app).into_future() => closed.context("the server stopped"),
+        () = http::serve(listener, app, std::future::pending()) => anyhow::bail!("the server stopped"),
     }
 }
 

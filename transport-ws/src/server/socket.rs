@@ -141,7 +141,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Subprotocol> Socket<S, P> {
                 }
             }
         }
-        self.flush(self.limits.patience).await
+        self.flush().await
     }
 
     fn next_teller(&mut self, call: u32) -> Teller {
@@ -160,7 +160,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Subprotocol> Socket<S, P> {
             Gone
         })?;
         if self.outgoing.len() + bytes.len() > TOGETHER {
-            self.flush(self.limits.patience).await?;
+            self.flush().await?;
         }
         put_head(&mut self.outgoing, bytes.len());
         if bytes.len() < LARGE {
@@ -168,15 +168,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Subprotocol> Socket<S, P> {
             return Ok(());
         }
         // The frame is let go after this call, and until then what it holds is counted.
-        self.flush_with(bytes, self.limits.patience).await
+        self.flush_with(bytes).await
     }
 
-    async fn flush(&mut self, patience: Duration) -> Result<(), Gone> {
-        self.flush_with(Bytes::new(), patience).await
+    async fn flush(&mut self) -> Result<(), Gone> {
+        self.flush_with(Bytes::new()).await
     }
 
     /// Sends what goes out together, and this after it.
-    async fn flush_with(&mut self, last: Bytes, patience: Duration) -> Result<(), Gone> {
+    async fn flush_with(&mut self, last: Bytes) -> Result<(), Gone> {
+        let patience = self.limits.patience;
         let mut outgoing = Bytes::from(std::mem::take(&mut self.outgoing)).chain(last);
         let sent = async {
             // A pong may not have gone out as a whole; nothing may come between its bytes.
@@ -294,9 +295,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Subprotocol> Socket<S, P> {
             Close::Busy => Some(CloseCode::Again),
         };
         let frame = code.map(|code| CloseFrame { code, reason: reason.into() });
-        if self.flush(LINGER).await.is_err() {
-            return;
-        }
+        let Ok(Ok(())) = timeout(LINGER, self.flush()).await else { return };
         let told = async {
             self.socket.feed(Message::Close(frame)).await?;
             self.socket.flush().await

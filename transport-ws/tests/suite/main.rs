@@ -5,7 +5,6 @@
 #[path = "../../../transport-http/tests/suite/proxy.rs"]
 mod proxy;
 
-use std::future::IntoFuture;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,7 +62,7 @@ impl Sockets {
         let listener = http::Listener::bind("127.0.0.1:0").await.unwrap();
         let server = axum::serve::Listener::local_addr(&listener).unwrap();
         let router = http::router::<()>(service.clone()).merge(ws::router(service.clone()));
-        tokio::spawn(axum::serve(listener, router).into_future());
+        tokio::spawn(http::serve(listener, router, std::future::pending()));
         let http_endpoint = format!("http://{}", self.proxy.before(server).await);
         let ws_endpoint = match self.place {
             Place::BesideHttp => http_endpoint.clone(),
