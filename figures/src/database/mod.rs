@@ -128,7 +128,6 @@ pub(crate) async fn watch(bench: &Bench) -> Result<Figure> {
 pub(crate) async fn pause(bench: &Bench) -> Result<Figure> {
     // As many rows as a first sync of a large application.
     let count = usize::try_from(bench.rows)? * 5;
-    let download = Download::of(&Row::all(count));
     let (mut writes, mut reads) = (Vec::new(), Vec::new());
     for _ in 0..bench.runs {
         let directory = tempfile::tempdir()?;
@@ -137,7 +136,7 @@ pub(crate) async fn pause(bench: &Bench) -> Result<Figure> {
         // Each is a task of its own, as in an application.
         let write = tokio::spawn(longest_write(db.clone(), Arc::clone(&stop)));
         let read = tokio::spawn(longest_read(db.clone(), Arc::clone(&stop)));
-        let taken = download.take(&db).await;
+        let taken = Download::take_fresh(&db, count).await;
         stop.store(true, Ordering::Relaxed);
         taken?;
         writes.push(write.await??);

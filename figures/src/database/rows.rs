@@ -42,6 +42,23 @@ impl Row {
         (0..count).map(Self::new).collect()
     }
 
+    /// What a server sends of it.
+    fn operation(&self, number: usize) -> Operation {
+        let data = json!({
+            "id": self.id, "list_id": self.list, "title": self.title, "done": self.done, "rank": self.rank
+        });
+        let data = data.to_string();
+        Operation {
+            op_id: OpId(number as u64 + 1),
+            kind: OperationKind::Put,
+            object_type: "todos".into(),
+            object_id: self.id.as_str().into(),
+            subkey: Some(format!("s/{}", self.id).into()),
+            checksum: Checksum::of_put("todos", &self.id, data.as_bytes()),
+            data: Some(data.into()),
+        }
+    }
+
     pub(super) fn insert(&self, statement: &mut rusqlite::Statement<'_>) -> rusqlite::Result<usize> {
         statement.execute(params![self.id, self.list, self.title, self.done, self.rank])
     }
@@ -77,47 +94,10 @@ pub(super) struct Download {
 
 impl Download {
     pub(super) fn of(rows: &[Row]) -> Self {
-        let mut sum = Checksum(0);
-        let operations: Vec<Operation> = rows
-            .iter()
-            .enumerate()
-            .map(|(number, row)| {
-                let data = json!({
-                    "id": row.id, "list_id": row.list, "title": row.title, "done": row.done, "rank": row.rank
-                });
-                let data = data.to_string();
-                let checksum = Checksum::of_put("todos", &row.id, data.as_bytes());
-                sum += checksum;
-                Operation {
-                    op_id: OpId(number as u64 + 1),
-                    kind: OperationKind::Put,
-                    object_type: "todos".into(),
-                    object_id: row.id.as_str().into(),
-                    subkey: Some(format!("s/{}", row.id).into()),
-                    data: Some(data.into()),
-                    checksum,
-                }
-            })
-            .collect();
-        let lines = operations
-            .chunks(1000)
-            .map(|operations| DataLine { bucket: "b".into(), operations: operations.to_vec(), size: 0 })
-            .collect();
-        let bucket = TargetBucket {
-            checksum: sum,
-            priority: BucketPriority(3),
-            count: Some(rows.len() as u64),
-            subscriptions: Vec::new(),
-        };
-        let target = TargetCheckpoint {
-            last_op_id: OpId(rows.len() as u64),
-            write_checkpoint: None,
-            buckets: [("b".into(), bucket)].into(),
-            streams: Vec::new(),
-        };
-        let request =
-            PublishRequest { target: Arc::new(target), partial: None, requested: Arc::from([]), now: WallTime(1) };
-        Self { lines, request }
+        let operations: Vec<Operation> = (0..).zip(rows).map(|(number, row)| row.operation(number)).collect();
+        let sum = operations.iter().fold(Checksum(0), |sum, operation| sum + operation.checksum);
+        let lines = operations.chunks(LINE).map(|operations| line(operations.to_vec())).collect();
+        Self { lines, request: request(rows.len(), sum) }
     }
 
     /// Stages as the sync client does, a few lines at a time, and publishes.
@@ -129,4 +109,47 @@ impl Download {
         ensure!(db.publish(&self.request).await? == PublishOutcome::Published, "the rows were not published");
         Ok(())
     }
+
+    /// The same of so many rows, which are made as they are staged. Millions that are kept in this process make its
+    /// allocator stop all threads for hundreds of milliseconds, which is nobody's wait but this program's.
+    pub(super) async fn take_fresh(db: &Database, count: usize) -> Result<()> {
+        let sum = (0..count).fold(Checksum(0), |sum, number| sum + Row::new(number).operation(number).checksum);
+        let request = request(count, sum);
+        db.begin_checkpoint(&request.target).await?;
+        for begin in (0..count).step_by(4 * LINE) {
+            let lines: Vec<DataLine> = (begin..count.min(begin + 4 * LINE))
+                .step_by(LINE)
+                .map(|begin| {
+                    let numbers = begin..count.min(begin + LINE);
+                    line(numbers.map(|number| Row::new(number).operation(number)).collect())
+                })
+                .collect();
+            db.stage(&lines).await?;
+        }
+        ensure!(db.publish(&request).await? == PublishOutcome::Published, "the rows were not published");
+        Ok(())
+    }
+}
+
+/// Operations of a line.
+const LINE: usize = 1_000;
+
+fn line(operations: Vec<Operation>) -> DataLine {
+    DataLine { bucket: "b".into(), operations, size: 0 }
+}
+
+fn request(rows: usize, sum: Checksum) -> PublishRequest {
+    let bucket = TargetBucket {
+        checksum: sum,
+        priority: BucketPriority(3),
+        count: Some(rows as u64),
+        subscriptions: Vec::new(),
+    };
+    let target = TargetCheckpoint {
+        last_op_id: OpId(rows as u64),
+        write_checkpoint: None,
+        buckets: [("b".into(), bucket)].into(),
+        streams: Vec::new(),
+    };
+    PublishRequest { target: Arc::new(target), partial: None, requested: Arc::from([]), now: WallTime(1) }
 }
