@@ -110,8 +110,8 @@ impl Download {
         Ok(())
     }
 
-    /// The same of so many rows, which are made as they are staged. Millions that are kept in this process make its
-    /// allocator stop all threads for hundreds of milliseconds, which is nobody's wait but this program's.
+    /// The same of so many rows, which are made as they are staged, as a client gets them: a million that are kept in this
+    /// process are a load on its allocator that no client has.
     pub(super) async fn take_fresh(db: &Database, count: usize) -> Result<()> {
         let sum = (0..count).fold(Checksum(0), |sum, number| sum + Row::new(number).operation(number).checksum);
         let request = request(count, sum);
