@@ -53,7 +53,8 @@ pub(crate) async fn measure() -> Result<f64> {
         Ok(())
     })?;
     let store = MemoryBucketStore::new();
-    let limits = ServiceLimits { buckets_per_stream: 2 * MANY, ..ServiceLimits::default() };
+    let limits =
+        ServiceLimits { buckets_per_stream: 2 * MANY, streams_per_user: usize::MAX, ..ServiceLimits::default() };
     let service = SyncService::with_limits(store.clone(), TokenIsUser, limits);
     let replicator = tokio::spawn(Replicator::new(source, SyncConfig::parse(SYNC_CONFIG)?, store).run());
     // What the first streams leave in the hands of the allocator, later ones use.
