@@ -59,7 +59,6 @@ async fn sessions(bench: &Bench, out: &mut String) -> Result<()> {
     let source = bench.database(CLIENT_ROWS).await?;
     source.sql.execute(&format!("UPDATE todos SET list_id = '{LIST}'"), &[]).await?;
     let running = bench.replicate_by(&source, BY_LIST).await?;
-    running.until_operations(CLIENT_ROWS).await?;
     let server = bench.serve(running.store.clone()).await?;
     let client = Client::start_as(bench, &server, LIST).await?;
     client.until_rows(CLIENT_ROWS).await?;
