@@ -40,7 +40,8 @@ pub struct Resume {
 /// A source row as replication last left it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct CurrentRow {
-    /// Its values, in an encoding of the replicator's; opaque to the store.
+    /// Its values, in an encoding of the replicator's; opaque to the store. It may share its memory with other images: a store
+    /// that keeps it in memory keeps a copy.
     pub image: Bytes,
     /// Where it stands: one entry per bucket and output row.
     pub memberships: Vec<Membership>,

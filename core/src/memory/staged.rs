@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
+
 use super::stored_bucket::StoredBucket;
 use super::stored_lookups::StoredLookups;
 use crate::bucket::BucketId;
@@ -81,7 +83,9 @@ impl Staged {
         for operation in &batch.operations {
             self.operation(operation)?;
         }
-        self.rows.extend(batch.rows);
+        // Its image is cut from a block that it would keep alive as a whole.
+        let own = |row: CurrentRow| CurrentRow { image: Bytes::copy_from_slice(&row.image), ..row };
+        self.rows.extend(batch.rows.into_iter().map(|(key, row)| (key, row.map(own))));
         lookups.extend(batch.lookups);
         if !lookups.is_empty() {
             // One id for all: an entry is the state of its row from then on.

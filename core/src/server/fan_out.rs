@@ -394,6 +394,8 @@ impl Drop for Membership {
             self.change(|state| &mut state.by_bucket, buckets, remove_from);
             self.change(|state| &mut state.by_lookup, interest.lookups.iter(), remove_from);
         }
+        // Before its number is free for another one.
+        self.hub.waiters.leave(self.number);
         let mut state = lock(&self.hub.state);
         if let Some((_, client)) = &interest {
             remove_from(&mut state.by_client, client, self.number);
@@ -404,7 +406,6 @@ impl Drop for Membership {
         let unread = if state.members.is_empty() { (state.stream.take(), state.latest.take()) } else { (None, None) };
         drop(state);
         drop(unread);
-        self.hub.waiters.leave(self.number);
     }
 }
 

@@ -15,7 +15,7 @@ use super::document::Encoding;
 use super::limits::WebSocketLimits;
 use super::lines::Lines;
 use super::refusal::{MALFORMED, MEDIA_TYPE, NO_CREDENTIALS, NO_ROUTE, NO_TOKEN, TOO_MANY, UNAVAILABLE, text, text_of};
-use super::subprotocol::{Close, News, Outgoing, Output, Subprotocol};
+use super::subprotocol::{Close, News, Outgoing, Output, Subprotocol, take};
 use crate::frame::{ErrorCode, Frame, FrameError, MAX_31, Payload, Reassembly, Setup};
 
 /// The one path that there is.
@@ -293,12 +293,7 @@ impl Subprotocol for Connection {
     type Frame = Frame;
 
     fn next(&mut self) -> Option<Output<Frame>> {
-        let next = self.outputs.pop_front();
-        if next.is_none() {
-            // Most connections are idle most of the time, and keep no room for more.
-            self.outputs = VecDeque::new();
-        }
-        next
+        take(&mut self.outputs)
     }
 
     fn deadline(&self) -> Option<Time> {

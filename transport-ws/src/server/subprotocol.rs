@@ -1,5 +1,7 @@
 //! What a socket asks of the state machine that it carries, and what that asks of it.
 
+use std::collections::VecDeque;
+
 use bytes::Bytes;
 use syncline_core::protocol::SyncRequest;
 use syncline_core::{Error, Result, Time, WriteCheckpoint};
@@ -112,4 +114,14 @@ pub(super) trait Subprotocol {
 
     /// The service shuts down.
     fn leave(&mut self);
+}
+
+/// The next of what is to be done.
+pub(super) fn take<T>(outputs: &mut VecDeque<T>) -> Option<T> {
+    let next = outputs.pop_front();
+    if next.is_none() {
+        // Most connections are idle most of the time, and keep no room for more.
+        *outputs = VecDeque::new();
+    }
+    next
 }

@@ -8,7 +8,7 @@ use syncline_core::{Error, Result, Time};
 
 use super::super::limits::WebSocketLimits;
 use super::super::refusal::{TOO_MANY, UNAVAILABLE, told_of};
-use super::super::subprotocol::{Ask, Asked, Close, News, Output, Subprotocol};
+use super::super::subprotocol::{Ask, Asked, Close, News, Output, Subprotocol, take};
 use super::outgoing::Frame;
 use super::window::Window;
 use crate::compact::{ClientFrame, ServerFrame};
@@ -200,12 +200,7 @@ impl Subprotocol for Calls {
     type Frame = Frame;
 
     fn next(&mut self) -> Option<Output<Frame>> {
-        let next = self.outputs.pop_front();
-        if next.is_none() {
-            // Most connections are idle most of the time, and keep no room for more.
-            self.outputs = VecDeque::new();
-        }
-        next
+        take(&mut self.outputs)
     }
 
     fn deadline(&self) -> Option<Time> {
