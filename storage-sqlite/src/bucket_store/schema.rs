@@ -9,8 +9,8 @@ use super::sqlite_error::failed;
 const APPLICATION: i64 = 0x5379_426b;
 /// Marks the file of requests beside it ("SyWc").
 const REQUESTS_APPLICATION: i64 = 0x5379_5763;
-/// 2: write checkpoints that the source confirmed.
-const VERSION: i64 = 2;
+/// 2: write checkpoints that the source confirmed. 3: a row names its key once.
+const VERSION: i64 = 3;
 /// 2: the keys of clients begin with the length of the user's id.
 const REQUESTS_VERSION: i64 = 2;
 
