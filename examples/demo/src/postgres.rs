@@ -15,10 +15,13 @@ const TABLES: &str = "
     CREATE TABLE demo_todos (id text PRIMARY KEY, list_id text NOT NULL REFERENCES demo_lists, owner_id text NOT NULL,
                              title text NOT NULL, done int NOT NULL);
     CREATE TABLE demo_notes (id text PRIMARY KEY, title text, body text);
+    CREATE TABLE demo_applied (user_id text NOT NULL, client_id text NOT NULL, op_id bigint NOT NULL,
+                               applied_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (user_id, client_id, op_id));
     CREATE PUBLICATION syncline_demo FOR TABLE demo_lists, demo_todos, demo_notes;
     COMMENT ON TABLE demo_lists IS 'made by the demo of Syncline';
     COMMENT ON TABLE demo_todos IS 'made by the demo of Syncline';
     COMMENT ON TABLE demo_notes IS 'made by the demo of Syncline';
+    COMMENT ON TABLE demo_applied IS 'made by the demo of Syncline';
     COMMENT ON PUBLICATION syncline_demo IS 'made by the demo of Syncline';
     INSERT INTO demo_lists VALUES ('list-anna', 'anna', 'Groceries'), ('list-ben', 'ben', 'Garden');
     INSERT INTO demo_notes VALUES ('shared', 'a note for all', 'nothing yet');
@@ -30,7 +33,7 @@ const TABLES: &str = "
 const FOUND: &str = "
     WITH found (kind, name, made) AS (
         SELECT 'table', c.relname, obj_description(c.oid, 'pg_class')
-        FROM pg_class c WHERE c.relname IN ('demo_lists', 'demo_todos', 'demo_notes')
+        FROM pg_class c WHERE c.relname IN ('demo_lists', 'demo_todos', 'demo_notes', 'demo_applied')
             AND c.relnamespace = current_schema()::regnamespace
         UNION ALL
         SELECT 'publication', p.pubname, obj_description(p.oid, 'pg_publication')
@@ -130,7 +133,8 @@ impl Postgres {
         // A transaction that was given up half way.
         self.client.batch_execute("ROLLBACK").await?;
         self.drop_slot().await?;
-        let drop = "DROP PUBLICATION IF EXISTS syncline_demo; DROP TABLE IF EXISTS demo_todos, demo_lists, demo_notes;";
+        let drop = "DROP PUBLICATION IF EXISTS syncline_demo; \
+                    DROP TABLE IF EXISTS demo_todos, demo_lists, demo_notes, demo_applied;";
         Ok(self.client.batch_execute(drop).await?)
     }
 

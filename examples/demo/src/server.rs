@@ -59,7 +59,9 @@ impl Server {
         let backend = PostgresBackend::new(&postgres.url)?
             .table("demo_lists", WriteRule::owner("owner_id"))
             .table("demo_todos", WriteRule::owner("owner_id"))
-            .table("demo_notes", WriteRule::everyone());
+            .table("demo_notes", WriteRule::everyone())
+            // A client that goes offline before it is answered uploads again, and others may have written meanwhile.
+            .idempotency_table("demo_applied");
         let app = Router::new()
             .route("/api/upload", post(upload))
             .merge(http::router(service.clone()))
